@@ -1,0 +1,239 @@
+package link
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/dian-im/dian/internal/wire"
+)
+
+// Good values for a Config's zero fields, and the bounds nobody sets.
+const (
+	DefaultHeartbeat    = 25 * time.Second
+	DefaultQueueBytes   = 1 << 20
+	DefaultQueueFrames  = 4096
+	DefaultWriteTimeout = 10 * time.Second
+
+	batchBytes  = 64 << 10         // frames are gathered into messages of about this size
+	messageTime = 15 * time.Second // from a message's first byte to its last (case 2)
+	closeTime   = 5 * time.Second  // for everything that Close still does (case 8)
+	drainTime   = time.Second      // for what a peer still sends when it cannot be read any more
+	drainBytes  = 1 << 20
+
+	controlRate  = 10 // pings and pongs a second that a peer may send (case 7)
+	controlBurst = 50
+)
+
+// Sizes for the websocket.Dialer or Upgrader of a connection that becomes a
+// Link: with WriteBuffers as its WriteBufferPool a batch is one write, and an
+// idle connection holds no write buffer.
+const (
+	ReadBufferBytes  = 4 << 10
+	WriteBufferBytes = batchBytes
+)
+
+// WriteBuffers is the pool of write buffers of WriteBufferBytes.
+var WriteBuffers websocket.BufferPool = &sync.Pool{}
+
+// Config is what a Link needs to know. Only Handle is required.
+type Config struct {
+	// Handle gets every frame but Ping, Pong and frames of unknown kind, one after
+	// the other, on Run's goroutine. While it runs nothing is read. An error ends
+	// the link: a *CloseError says how, any other closes with status 1011.
+	Handle func(*wire.Frame) error
+	// JSON makes it a session of text messages, one frame each.
+	JSON bool
+	// Heartbeat is the silence after which a Ping is sent; twice this long without
+	// a message from the peer ends the link with ErrSilent.
+	Heartbeat time.Duration
+	// QueueBytes and QueueFrames bound what was sent and is not yet written. A
+	// single frame always finds room in an empty queue.
+	QueueBytes  int
+	QueueFrames int
+	// WriteTimeout bounds one write of up to 64 KiB.
+	WriteTimeout time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	if c.Heartbeat <= 0 {
+		c.Heartbeat = DefaultHeartbeat
+	}
+	if c.QueueBytes <= 0 {
+		c.QueueBytes = DefaultQueueBytes
+	}
+	if c.QueueFrames <= 0 {
+		c.QueueFrames = DefaultQueueFrames
+	}
+	if c.WriteTimeout <= 0 {
+		c.WriteTimeout = DefaultWriteTimeout
+	}
+	return c
+}
+
+// A Link is one connection in service. Send, Close and the questions may be
+// called by anybody at any time. Its fields are grouped by who may touch them.
+type Link struct {
+	// Set by New, then only read.
+	conn  *websocket.Conn
+	cfg   Config
+	born  time.Time
+	wake  chan struct{} // capacity 1: there is something to write
+	stop  chan struct{} // closed when both loops must end at once
+	done  chan struct{} // closed when Run returns
+	loops atomic.Int32  // of the two that still run
+
+	// Used by both loops.
+	closing atomic.Bool // the end has begun: received frames are not handled any more
+	watch   watch
+
+	mu     sync.Mutex // guards the queue and how it ends
+	out    batch      // what the writer takes next
+	flying batch      // what the writer is writing; only its sizes count here
+	pong   bool       // a Pong is owed
+	wsPong []byte     // WebSocket-level pong owed; nil: none
+	err    error      // the first cause
+	status int        // WebSocket status to close with; 0: do not
+	last   *wire.Frame
+	dead   bool // stop is closed
+
+	// Owned by the reader.
+	control bucket
+	// Owned by the writer.
+	sent time.Time // when something was written last
+}
+
+// New makes a Link of a connection whose login is done. It works once Run is
+// called, and has to be, for Done to close; frames sent before wait in the queue.
+func New(conn *websocket.Conn, cfg Config) *Link {
+	l := &Link{
+		conn: conn,
+		cfg:  cfg.withDefaults(),
+		born: time.Now(),
+		wake: make(chan struct{}, 1),
+		stop: make(chan struct{}),
+		done: make(chan struct{}),
+	}
+	l.sent = l.born
+	l.control = bucket{tokens: controlBurst, at: l.born}
+	conn.SetReadLimit(wire.MessageBytes)
+	conn.SetReadDeadline(time.Time{}) // the watch takes over
+	conn.SetPingHandler(l.gotPing)
+	conn.SetPongHandler(l.gotPong)
+	conn.SetCloseHandler(func(int, string) error { return nil }) // the writer answers it
+	return l
+}
+
+// Run carries frames until either direction fails, Close has done its work or
+// ctx ends. It closes the connection and returns the first cause: ErrSilent,
+// ErrClosed after a Close, a *websocket.CloseError when the peer closed, the
+// error of Handle, the cause of ctx, or what broke. Both loops have stopped by
+// then; a Handle that is running is waited for. Run may be called once.
+func (l *Link) Run(ctx context.Context) error {
+	defer close(l.done)
+	stopWatching := context.AfterFunc(ctx, func() { l.kill(context.Cause(ctx)) })
+	defer stopWatching()
+
+	l.watch.start(l)
+	defer l.watch.end()
+
+	l.loops.Store(2)
+	var writer sync.WaitGroup
+	writer.Go(l.writeLoop)
+	l.readLoop()
+	writer.Wait()
+	l.conn.Close()
+	return l.Err()
+}
+
+// leave is called by each loop at its end. The last one stops everything else.
+func (l *Link) leave() {
+	if l.loops.Add(-1) == 0 {
+		l.kill(ErrClosed)
+	}
+}
+
+// kill ends the link at once. It is not held up by the connection.
+func (l *Link) kill(cause error) {
+	l.mu.Lock()
+	if l.err == nil {
+		l.err = cause
+	}
+	was := l.dead
+	l.dead = true
+	l.mu.Unlock()
+	l.closing.Store(true)
+	if !was {
+		close(l.stop)
+		// The socket itself: a TLS goodbye could wait for a peer that reads nothing.
+		rawConn(l.conn).Close()
+	}
+}
+
+// finish begins an orderly end: the queue, then last, then a close with status.
+// With dropQueue the queue is left out: the peer has closed or broke the rules.
+// Only the first call counts.
+func (l *Link) finish(cause error, last *wire.Frame, status int, dropQueue bool) {
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return
+	}
+	l.err, l.last, l.status = cause, last, status
+	l.pong, l.wsPong = false, nil
+	if dropQueue {
+		l.out.reset()
+	}
+	l.mu.Unlock()
+	l.closing.Store(true)
+	l.watch.closeBy(l, time.Since(l.born)+closeTime)
+	l.wakeWriter()
+}
+
+// Close ends the link in order: what is queued, then f (a LineOff; may be nil),
+// then a WebSocket close with status, then the peer's own close. It returns at
+// once; all of it together is bounded by 5 s. From now on Send answers ErrClosed
+// and nothing received is handled. Only the first Close counts.
+func (l *Link) Close(f *wire.Frame, status int) {
+	l.finish(ErrClosed, f, status, false)
+}
+
+// Done is closed when Run returns.
+func (l *Link) Done() <-chan struct{} { return l.done }
+
+// Err returns why the link ends or has ended, nil as long as it is in service.
+func (l *Link) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// Queued returns how much was sent and is not yet written to the connection.
+func (l *Link) Queued() (frames, bytes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.frames + l.flying.frames, l.out.size() + l.flying.size()
+}
+
+// RemoteAddr returns the peer's address.
+func (l *Link) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
+
+func (l *Link) wakeWriter() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// rawConn returns the connection below TLS, if that can be seen.
+func rawConn(ws *websocket.Conn) net.Conn {
+	conn := ws.NetConn()
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return conn
+}

@@ -1,0 +1,186 @@
+package link
+
+import (
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/dian-im/dian/internal/wire"
+)
+
+var (
+	pingFrame = &wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{}}}
+	pongFrame = &wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{}}}
+)
+
+// Send queues f, encoded at once, so that the caller may change it afterwards.
+// It never waits for the connection. Frames go out in the order of Send. Errors:
+// ErrFull, ErrClosed, and those of wire.AppendBinary and wire.AppendJSON; the
+// frame was not taken then.
+func (l *Link) Send(f *wire.Frame) error {
+	var text []byte
+	if l.cfg.JSON {
+		b := readBuffers.get()
+		defer readBuffers.put(b)
+		var err error
+		if *b, err = wire.AppendJSON((*b)[:0], f); err != nil {
+			return fmt.Errorf("link: encode: %w", err)
+		}
+		text = *b
+	}
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return ErrClosed
+	}
+	first := l.out.frames == 0
+	err := l.addLocked(f, text)
+	l.mu.Unlock()
+	if err == nil && first {
+		l.wakeWriter()
+	}
+	return err
+}
+
+func (l *Link) addLocked(f *wire.Frame, text []byte) error {
+	if l.out.frames+l.flying.frames >= l.cfg.QueueFrames {
+		return ErrFull
+	}
+	limit := l.cfg.QueueBytes - l.flying.size()
+	if l.cfg.JSON {
+		return l.out.addMessage(text, limit)
+	}
+	err := l.out.addBinary(f, limit)
+	if err != nil && err != ErrFull {
+		return fmt.Errorf("link: encode: %w", err)
+	}
+	return err
+}
+
+// ownLocked queues a frame of the link's own, whatever the queue holds: a Ping,
+// a coalesced Pong or the last frame, so at most one per batch.
+func (l *Link) ownLocked(f *wire.Frame) {
+	const noLimit = int(^uint(0) >> 1)
+	if !l.cfg.JSON {
+		_ = l.out.addBinary(f, noLimit) // fails only for a frame that cannot be encoded
+		return
+	}
+	if text, err := wire.EncodeJSON(f); err == nil {
+		_ = l.out.addMessage(text, noLimit)
+	}
+}
+
+// writeLoop writes what is queued until the link ends, and a Ping when there was
+// nothing to write for the heartbeat.
+func (l *Link) writeLoop() {
+	defer l.leave()
+	heartbeat := time.NewTimer(l.cfg.Heartbeat)
+	defer heartbeat.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-l.wake:
+			// Whoever woke us is often about to send more: let it, so that one write
+			// takes all of it.
+			runtime.Gosched()
+		case <-heartbeat.C:
+			if idle := time.Since(l.sent); idle < l.cfg.Heartbeat {
+				heartbeat.Reset(l.cfg.Heartbeat - idle)
+				continue
+			}
+			l.mu.Lock()
+			if l.err == nil {
+				l.ownLocked(pingFrame)
+			}
+			l.mu.Unlock()
+			heartbeat.Reset(l.cfg.Heartbeat)
+		}
+		for {
+			ended, err := l.writeQueued()
+			if err == websocket.ErrCloseSent {
+				return // by gorilla, for a broken message: the reader is ending the link
+			}
+			if err != nil {
+				l.kill(fmt.Errorf("link: write: %w", err))
+				return
+			}
+			if ended {
+				return
+			}
+			if l.idle() {
+				break
+			}
+		}
+	}
+}
+
+func (l *Link) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.frames == 0 && !l.pong && l.wsPong == nil && l.status == 0
+}
+
+// writeQueued writes all that is queued at its beginning. In an orderly end it
+// adds the last frame and the close, and reports that it is over.
+func (l *Link) writeQueued() (ended bool, err error) {
+	l.mu.Lock()
+	if l.pong {
+		l.pong = false
+		l.ownLocked(pongFrame)
+	}
+	wsPong := l.wsPong
+	l.wsPong = nil
+	status := l.status
+	if status != 0 && l.last != nil {
+		l.ownLocked(l.last)
+		l.last = nil
+	}
+	l.out, l.flying = batch{starts: l.flying.starts[:0]}, l.out
+	l.mu.Unlock()
+
+	err = l.writeFlying()
+
+	l.mu.Lock()
+	l.flying.reset()
+	l.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	if wsPong != nil {
+		l.sent = time.Now()
+		if err := l.conn.WriteControl(websocket.PongMessage, wsPong, l.sent.Add(l.cfg.WriteTimeout)); err != nil {
+			return false, err
+		}
+	}
+	if status == 0 {
+		return false, nil
+	}
+	return true, l.conn.WriteControl(websocket.CloseMessage,
+		websocket.FormatCloseMessage(status, ""), time.Now().Add(closeTime))
+}
+
+// writeFlying writes the messages of the flying batch. Only the writer changes
+// that batch, so it reads it without the lock.
+func (l *Link) writeFlying() error {
+	kind := websocket.BinaryMessage
+	if l.cfg.JSON {
+		kind = websocket.TextMessage
+	}
+	for i := range l.flying.messages() {
+		m := l.flying.message(i)
+		l.sent = time.Now()
+		l.conn.SetWriteDeadline(l.sent.Add(l.cfg.WriteTimeout))
+		if err := l.conn.WriteMessage(kind, m); err != nil {
+			return err
+		}
+		if i+1 < l.flying.messages() {
+			l.mu.Lock()
+			l.flying.gone += len(m) // room for others, before the rest is written
+			l.mu.Unlock()
+		}
+	}
+	return nil
+}
