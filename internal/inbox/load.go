@@ -1,0 +1,201 @@
+package inbox
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+)
+
+// suffixes are the ends of all names that follow a stem.
+var suffixes = []string{".part", ".journal", ".mark", ".file", ".journal.tmp", ".mark.tmp"}
+
+// isStem reports whether s is the random part of a name of ours.
+func isStem(s string) bool {
+	if len(s) != 32 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// ownName splits a name of ours. Everything else in the folder is not touched
+// (case 69).
+func ownName(name string) (stem, suffix string, ok bool) {
+	if len(name) < 32 || !isStem(name[:32]) {
+		return "", "", false
+	}
+	for _, s := range suffixes {
+		if name[32:] == s {
+			return name[:32], s, true
+		}
+	}
+	return "", "", false
+}
+
+// stemFiles are the files of one stem, by suffix.
+type stemFiles map[string]diskEntry
+
+// latest returns when any of them was last written.
+func (s stemFiles) latest() (t time.Time) {
+	for _, e := range s {
+		if e.modTime.After(t) {
+			t = e.modTime
+		}
+	}
+	return t
+}
+
+// ownFiles lists the folder's files by stem.
+func ownFiles(d disk) (map[string]stemFiles, error) {
+	all, err := d.list()
+	if err != nil {
+		return nil, fmt.Errorf("list folder: %w", err)
+	}
+	out := map[string]stemFiles{}
+	for _, e := range all {
+		if stem, suffix, ok := ownName(e.name); ok {
+			if out[stem] == nil {
+				out[stem] = stemFiles{}
+			}
+			out[stem][suffix] = e
+		}
+	}
+	return out, nil
+}
+
+// load reads the folder: instance, ledger, and the parts to go on with. It removes
+// what a crash left half done.
+func (b *Inbox) load() error {
+	d := b.disk
+	for _, name := range []string{"instance.tmp", "ledger.tmp"} {
+		d.remove(name) // nobody else has the lock
+	}
+	if err := b.loadInstance(); err != nil {
+		return err
+	}
+	ledger, content, err := loadLedger(d, b.log.Warn)
+	if err != nil {
+		if ledger != nil {
+			ledger.close()
+		}
+		return err
+	}
+	b.ledger, b.entries, b.damaged = ledger, content.entries, content.damaged
+	if err := b.loadParts(); err != nil {
+		ledger.close()
+		return err
+	}
+	return nil
+}
+
+// loadInstance reads the instance's id, or makes one.
+func (b *Inbox) loadInstance() error {
+	raw, err := readAll(b.disk, "instance", 64)
+	if err == nil {
+		id, bad := hex.DecodeString(strings.TrimSpace(string(raw)))
+		if bad == nil && len(id) == len(b.instance) {
+			copy(b.instance[:], id)
+			return nil
+		}
+		b.log.Warn("instance id is not readable, making a new one", "bytes", len(raw))
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: read instance: %w", ErrFolder, err)
+	}
+	rand.Read(b.instance[:]) // never fails
+	err = writeWhole(b.disk, "instance", []byte(hex.EncodeToString(b.instance[:])+"\n"), true)
+	if err == nil {
+		err = b.disk.syncDir()
+	}
+	return writeError("write instance", err)
+}
+
+// loadParts finds the parts that can be gone on with.
+func (b *Inbox) loadParts() error {
+	files, err := ownFiles(b.disk)
+	if err != nil {
+		return err
+	}
+	kept := map[string]bool{}
+	for key, e := range b.entries {
+		if e.state != Have {
+			continue
+		}
+		kept[e.stem] = true
+		if _, here := files[e.stem][".file"]; !here && !e.notified {
+			// The application has taken it away, so it was told.
+			e.notice()
+			b.log.Info("kept file is not here any more", "file", e.stem, "sendId", key.SendID)
+		}
+	}
+	for stem, have := range files {
+		b.loadPart(stem, have, kept[stem])
+	}
+	return nil
+}
+
+// loadPart looks at the files of one stem: a part to go on with, or remains.
+func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
+	for _, suffix := range []string{".journal.tmp", ".mark.tmp"} {
+		if e, ok := have[suffix]; ok {
+			b.discard(e.name)
+			delete(have, suffix)
+		}
+	}
+	part, hasPart := have[".part"]
+	file, hasFile := have[".file"]
+	if hasFile && !kept && !hasPart {
+		part = file // stopped after the rename and before the ledger, perhaps
+	}
+	var best *record
+	if !kept {
+		for _, suffix := range []string{".journal", ".mark"} {
+			if _, ok := have[suffix]; !ok {
+				continue
+			}
+			r, err := readRecord(b.disk, stem+suffix, part.size)
+			if err != nil {
+				b.log.Warn("journal is of no use", "file", stem+suffix, "error", err)
+				continue
+			}
+			if best == nil || r.offset > best.offset {
+				best = r
+			}
+		}
+	}
+	other := b.parts[keyOf(best)]
+	switch {
+	case best == nil, b.entries[best.key] != nil, other != nil && other.offset >= best.offset:
+		for suffix, e := range have {
+			if suffix != ".file" {
+				b.discard(e.name)
+			}
+		}
+		return
+	case hasFile && !hasPart:
+		if err := b.disk.move(stem+".file", stem+".part"); err != nil {
+			b.log.Warn("file that was not kept stays", "file", stem, "error", err)
+			return
+		}
+	}
+	if other != nil {
+		b.removePart(other.stem)
+	}
+	b.parts[best.key] = &storedPart{
+		stem: stem, size: best.info.Size, offset: best.offset, bytes: part.size, at: have.latest(),
+	}
+}
+
+func keyOf(r *record) Key {
+	if r == nil {
+		return Key{}
+	}
+	return r.key
+}
