@@ -239,6 +239,23 @@ func (b *Inbox) Lookup(key Key) (Entry, bool) {
 	return Entry{}, false
 }
 
+// Stored returns what was recorded of a part that can be gone on with and is not
+// open, so that a process that has restarted knows what it was receiving.
+func (b *Inbox) Stored(key Key) (Info, bool) {
+	b.mu.Lock()
+	s := b.parts[key]
+	b.mu.Unlock()
+	if s == nil {
+		return Info{}, false
+	}
+	for _, suffix := range []string{".journal", ".mark"} {
+		if r, err := readRecord(b.disk, s.stem+suffix, s.bytes); err == nil && r.key == key {
+			return r.info, true
+		}
+	}
+	return Info{}, false
+}
+
 // Begin starts the part of a transfer or goes on with the one that is here; what the
 // peer says now replaces what it said then. The caller must end the Part by Keep,
 // Close or Drop. Errors: ErrInfo, ErrBusy if the part is open already, ErrHave,
@@ -259,7 +276,11 @@ func (b *Inbox) Begin(key Key, info Info) (*Part, error) {
 		}
 	}
 	if stored == nil && err == nil {
-		err = p.create()
+		// The first mark says what the part is before there is a byte of it: a process
+		// that is killed in its first second knows afterwards what it was receiving.
+		if err = p.create(); err == nil {
+			err = p.Mark()
+		}
 	}
 	if err != nil {
 		p.abandon(stored != nil)
@@ -321,7 +342,7 @@ func (b *Inbox) reserve(key Key, info Info) (*Part, *storedPart, error) {
 	}
 	info.Meta, info.Header = bytes.Clone(info.Meta), bytes.Clone(info.Header)
 	info.SHA256 = bytes.Clone(info.SHA256)
-	p := &Part{box: b, key: key, info: info, hash: x3b.New()}
+	p := &Part{box: b, key: key, info: info, hash: x3b.New(), marked: -1}
 	p.turn.Lock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -424,7 +445,7 @@ func (b *Inbox) seize(key Key) (*Part, error) {
 			b.mu.Unlock()
 			return nil, nil
 		case p == nil:
-			p = &Part{box: b, key: key, hash: x3b.New()}
+			p = &Part{box: b, key: key, hash: x3b.New(), marked: -1}
 			p.turn.Lock()
 			if s := b.parts[key]; s != nil {
 				p.stem, p.info.Size = s.stem, s.size

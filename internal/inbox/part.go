@@ -42,7 +42,7 @@ type Part struct {
 	taken  atomic.Int64
 
 	marking  sync.Mutex // guards marked, markless, and the mark's file
-	marked   int64
+	marked   int64      // offset of the mark, -1: there is none
 	markless bool
 
 	recorded int64 // offset of the journal on disk; journalLoop's while that runs
@@ -126,7 +126,7 @@ func (p *Part) usable() error {
 
 // resumable reports whether journal or mark are there to go on from. It needs the
 // journal stopped.
-func (p *Part) resumable() bool { return p.recorded > 0 || p.marked > 0 }
+func (p *Part) resumable() bool { return p.recorded > 0 || p.marked >= 0 }
 
 // fail makes err the part's last word.
 func (p *Part) fail(err error) {
@@ -305,7 +305,7 @@ func (p *Part) keptLocked() {
 	if p.recorded > 0 {
 		p.box.disk.remove(p.stem + ".journal")
 	}
-	if p.marked > 0 {
+	if p.marked >= 0 {
 		p.box.disk.remove(p.stem + ".mark")
 	}
 	b := p.box

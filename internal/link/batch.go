@@ -11,7 +11,8 @@ type batch struct {
 	buf    *[]byte // from batchBuffers; nil while empty
 	starts []int   // where each message begins in buf
 	frames int
-	gone   int // bytes at the front that are written
+	gone   int  // bytes at the front that are written
+	sealed bool // the last message takes no more frames
 }
 
 // A pool holds buffers, so that an idle link holds none.
@@ -93,8 +94,8 @@ func (b *batch) addBinary(f *wire.Frame, limit int) error {
 		}
 		return err
 	}
-	if n := len(b.starts); n == 0 || len(out)-b.starts[n-1] > batchBytes {
-		b.starts = append(b.starts, was)
+	if n := len(b.starts); n == 0 || b.sealed || len(out)-b.starts[n-1] > batchBytes {
+		b.starts, b.sealed = append(b.starts, was), false
 	}
 	b.frames++
 	return nil

@@ -345,3 +345,32 @@ func TestSlowHandlerIsNotSilence(t *testing.T) {
 		<-thereEnd
 	})
 }
+
+// A client reads Welcome before it has a link, and what the server sends on its
+// heels must not be in the same message.
+func TestSendAloneSharesNoMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far, _ := memPair(t)
+		here := New(near, Config{Handle: ignore})
+		if err := here.SendAlone(received(1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := here.Send(received(2)); err != nil {
+			t.Fatal(err)
+		}
+		end := run(t, here)
+		f, err := ReadFirst(far, false, wire.MessageBytes, time.Second)
+		if err != nil || f.GetReceived().GetOffset() != 1 {
+			t.Fatalf("ReadFirst = %v, %v, want the first frame alone", f, err)
+		}
+		got := make(chan int64, 1)
+		there := New(far, Config{Handle: func(f *wire.Frame) error { got <- f.GetReceived().GetOffset(); return nil }})
+		thereEnd := run(t, there)
+		if offset := <-got; offset != 2 {
+			t.Errorf("then came %d, want 2", offset)
+		}
+		here.Close(nil, websocket.CloseNormalClosure)
+		<-end
+		<-thereEnd
+	})
+}

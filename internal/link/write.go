@@ -44,6 +44,18 @@ func (l *Link) Send(f *wire.Frame) error {
 	return err
 }
 
+// SendAlone queues f as Send does, as a message that it shares with nothing sent
+// later: a Welcome, because who reads it has no link yet.
+func (l *Link) SendAlone(f *wire.Frame) error {
+	if err := l.Send(f); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.out.sealed = true
+	return nil
+}
+
 func (l *Link) addLocked(f *wire.Frame, text []byte) error {
 	if l.out.frames+l.flying.frames >= l.cfg.QueueFrames {
 		return ErrFull

@@ -1,0 +1,406 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dian-im/dian/internal/link"
+	"github.com/dian-im/dian/internal/wire"
+)
+
+// commands counts the commands of all sessions that have no result yet.
+type commands struct {
+	pending atomic.Int64
+	bytes   atomic.Int64
+	posts   tally[place]
+}
+
+// A commandSource has sent a command and gets its one result.
+type commandSource interface {
+	// commandDone gets the result of a command of this size. It may be called on
+	// any goroutine, does not block and does not keep r.
+	commandDone(size int, r *resultFrame)
+}
+
+// A resultFrame is a CommandResult with the frame around it, in one piece and
+// used again for the next: Link.Send encodes at once.
+type resultFrame struct {
+	frame  wire.Frame
+	body   wire.Frame_CommandResult
+	result wire.CommandResult
+}
+
+func (r *resultFrame) set(id string, outcome wire.CommandOutcome, code wire.Code, origin wire.Origin, detail string) {
+	r.body.CommandResult = &r.result
+	r.frame.Body = &r.body
+	r.result.Id, r.result.Outcome, r.result.Code, r.result.Origin = id, outcome, uint32(code), origin
+	r.result.Detail = detail
+	r.result.Next, r.result.Reply, r.result.Header = 0, nil, nil
+}
+
+// refuse makes it a final answer of the server.
+func (r *resultFrame) refuse(id string, code wire.Code, detail string) {
+	r.set(id, wire.CommandOutcome_COMMAND_OUTCOME_FINAL, code, wire.Origin_ORIGIN_SERVER, detail)
+}
+
+// commandSize is what a command costs as long as it has no result.
+func commandSize(c *wire.Command) int {
+	return len(c.Data) + len(c.Meta) + len(c.Header) + commandOverhead
+}
+
+// command handles a Command of this session. Its reader calls it.
+func (s *session) command(f *wire.Frame, c *wire.Command) {
+	refusal := s.forward(f, c)
+	if refusal == nil {
+		return // commandDone will be called
+	}
+	id := c.Id
+	if len(id) > 36 { // no sendID; the sender will know its beginning
+		id = id[:36]
+	}
+	s.srv.metrics.command(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, refusal.Code)
+	s.results.refuse(id, refusal.Code, refusal.Detail)
+	_ = s.send(&s.results.frame) // fails only for a session that ends
+}
+
+func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
+	if refusal := checkCommand(c); refusal != nil {
+		return refusal
+	}
+	if refusal := s.srv.allow(s.ctx, *s.claims.Load(), VerbSend, c.Target, "command"); refusal != nil {
+		return refusal
+	}
+	size := commandSize(c)
+	if s.inFlight.Add(1) > int64(s.srv.cfg.MaxCommandsPerSession) {
+		s.inFlight.Add(-1)
+		return &wire.Error{Code: wire.OverLimit, Detail: "too many commands without result"}
+	}
+	if s.inFlightBytes.Add(int64(size)) > maxInFlightBytes {
+		s.commandOver(size)
+		return &wire.Error{Code: wire.PeerBusy, Detail: "too many bytes without result"}
+	}
+	if s.target == nil || s.target.user != c.Target || !s.target.live() {
+		s.target = s.srv.listener(s.app, c.Target)
+	}
+	refusal := s.srv.pass(f, c, s.peer, s, size, s.target)
+	if refusal != nil {
+		s.commandOver(size)
+	}
+	return refusal
+}
+
+// checkCommand is wire.CheckCommand with the codes of docs/protocol.md §6.
+func checkCommand(c *wire.Command) *wire.Error {
+	err := wire.CheckCommand(c)
+	if err == nil {
+		return nil
+	}
+	refusal := asRefusal(err)
+	if refusal.Code == wire.BadSendID {
+		refusal = &wire.Error{Code: wire.BadParameter, Detail: refusal.Detail}
+	}
+	return refusal
+}
+
+// asRefusal returns the *wire.Error in err.
+func asRefusal(err error) *wire.Error {
+	if refusal, ok := errors.AsType[*wire.Error](err); ok {
+		return refusal
+	}
+	return &wire.Error{Code: wire.BadParameter, Detail: err.Error()}
+}
+
+// pass stamps a checked and allowed command and queues it for a receiver, which
+// may be nil. Without an error, from gets commandDone once; with one it never
+// does, and the receiver never gets the command. f is the frame of c.
+func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from commandSource, size int, to *session) *wire.Error {
+	if to == nil {
+		return &wire.Error{Code: wire.PeerOffline}
+	}
+	if s.commands.bytes.Add(int64(size)) > maxCommandMemory {
+		s.commands.bytes.Add(-int64(size))
+		return &wire.Error{Code: wire.PeerBusy, Detail: "the server holds too many commands"}
+	}
+	if frames, bytes := to.link.Queued(); frames >= queueFrames/4*3 || bytes+size > commandShare(s.cfg.QueueBytes) {
+		s.commands.bytes.Add(-int64(size))
+		return &wire.Error{Code: wire.PeerBusy}
+	}
+	ref, code := to.pending.add(pendingCommand{from: from, id: c.Id, size: size})
+	if code != wire.OK {
+		s.commands.bytes.Add(-int64(size))
+		return &wire.Error{Code: code}
+	}
+	s.commands.pending.Add(1)
+	c.Source, c.Ref = source, ref
+	err := to.link.Send(f)
+	if err == nil {
+		return nil
+	}
+	if _, ok := to.pending.take(ref, c.Id); !ok {
+		return nil // the receiver has gone meanwhile, and from has heard of it
+	}
+	s.settled(size)
+	switch {
+	case errors.Is(err, link.ErrFull):
+		return &wire.Error{Code: wire.PeerBusy}
+	case errors.Is(err, link.ErrClosed):
+		return &wire.Error{Code: wire.PeerOffline}
+	}
+	s.log.Error("command not encoded", "err", err)
+	return &wire.Error{Code: wire.Internal}
+}
+
+// settled gives back what a command has cost that has a result.
+func (s *Server) settled(size int) {
+	s.commands.pending.Add(-1)
+	s.commands.bytes.Add(-int64(size))
+}
+
+// commandAck handles the word of this session on a command. Its reader calls it.
+func (s *session) commandAck(a *wire.CommandAck) error {
+	if err := wire.CheckCommandAck(a); err != nil {
+		return violation(err)
+	}
+	p, ok := s.pending.take(a.Ref, a.Id)
+	if !ok { // timed out, or never there
+		s.srv.metrics.ignored.WithLabelValues("command_ack").Inc()
+		return nil
+	}
+	s.srv.settled(p.size)
+	s.results.set(a.Id, a.Outcome, wire.Code(a.Code), wire.Origin_ORIGIN_PEER, a.Detail)
+	s.results.result.Next, s.results.result.Reply, s.results.result.Header = a.Next, a.Reply, a.Header
+	p.from.commandDone(p.size, &s.results)
+	return nil
+}
+
+// commandOver gives back what a command of this session has cost the session.
+func (s *session) commandOver(size int) {
+	s.inFlight.Add(-1)
+	s.inFlightBytes.Add(-int64(size))
+}
+
+// commandDone passes a result to the sender's connection.
+func (s *session) commandDone(size int, r *resultFrame) {
+	s.commandOver(size)
+	s.srv.metrics.command(r.result.Outcome, wire.Code(r.result.Code))
+	_ = s.send(&r.frame) // a sender that has gone asks again in its next session
+}
+
+// A pendingCommand waits for its receiver's ack.
+type pendingCommand struct {
+	from     commandSource // nil in a free slot
+	id       string
+	size     int
+	ref      uint64
+	deadline time.Time
+	next     int32 // of a free slot: the next free one, or -1
+}
+
+// slotBits is how many bits of a ref are the slot's index. The others count, so
+// that no ref is ever used again.
+const slotBits = 16
+
+// pending holds the commands that were passed to one session. One timer serves
+// all of them: a timer for each would cost more than the rest of a command.
+type pending struct {
+	// Set before use.
+	wait    time.Duration
+	expired func(pendingCommand) // called without the lock
+
+	mu    sync.Mutex // guards the rest
+	slots []pendingCommand
+	free  int32 // first free slot, or -1
+	used  int
+	count uint64
+	timer *time.Timer // nil before the first command
+	armed bool
+	over  bool
+}
+
+// add takes a command in and returns its ref; a code says why not.
+func (p *pending) add(c pendingCommand) (ref uint64, code wire.Code) {
+	c.deadline = time.Now().Add(p.wait)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return 0, wire.PeerOffline
+	}
+	at := p.free
+	switch {
+	case p.used < len(p.slots):
+		p.free = p.slots[at].next
+	case len(p.slots) >= maxPending:
+		return 0, wire.PeerBusy
+	default:
+		at = int32(len(p.slots))
+		p.slots = append(p.slots, pendingCommand{})
+	}
+	p.count++
+	c.ref = p.count<<slotBits | uint64(at)
+	p.slots[at] = c
+	p.used++
+	if !p.armed {
+		p.armed = true
+		if p.timer == nil {
+			p.timer = time.AfterFunc(p.wait, p.sweep)
+		} else {
+			p.timer.Reset(p.wait)
+		}
+	}
+	return c.ref, wire.OK
+}
+
+// take removes the command of a ref if it is still there under this id.
+func (p *pending) take(ref uint64, id string) (pendingCommand, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := ref & (1<<slotBits - 1)
+	if at >= uint64(len(p.slots)) {
+		return pendingCommand{}, false
+	}
+	c := p.slots[at]
+	if c.from == nil || c.ref != ref || c.id != id {
+		return pendingCommand{}, false
+	}
+	p.freeLocked(int32(at))
+	return c, true
+}
+
+func (p *pending) freeLocked(at int32) {
+	p.slots[at] = pendingCommand{next: p.free}
+	p.free = at
+	p.used--
+	if p.used == 0 && len(p.slots) > 256 { // a burst is over
+		p.slots, p.free = nil, -1
+	}
+}
+
+// sweep is the timer's function: it ends the commands whose time is over.
+func (p *pending) sweep() {
+	for _, c := range p.due(time.Now()) {
+		p.expired(c)
+	}
+}
+
+func (p *pending) due(now time.Time) []pendingCommand {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.armed = false
+	if p.over {
+		return nil
+	}
+	var due []pendingCommand
+	var first time.Time
+	for at := range p.slots {
+		c := p.slots[at]
+		switch {
+		case c.from == nil:
+		case !c.deadline.After(now):
+			due = append(due, c)
+			p.slots[at] = pendingCommand{next: p.free}
+			p.free = int32(at)
+			p.used--
+		case first.IsZero() || c.deadline.Before(first):
+			first = c.deadline
+		}
+	}
+	if !first.IsZero() {
+		p.armed = true
+		// Not for every command its own sweep: a few may wait a little longer.
+		p.timer.Reset(max(first.Sub(now), 50*time.Millisecond))
+	}
+	return due
+}
+
+// close ends the table and returns what was in it.
+func (p *pending) close() []pendingCommand {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	var left []pendingCommand
+	for _, c := range p.slots {
+		if c.from != nil {
+			left = append(left, c)
+		}
+	}
+	p.slots, p.free, p.used = nil, -1, 0
+	return left
+}
+
+// commandExpired tells a sender that its receiver gave no ack in time.
+func (s *Server) commandExpired(c pendingCommand) {
+	s.settled(c.size)
+	var r resultFrame
+	r.refuse(c.id, wire.PeerNoAnswer, "no ack in time")
+	c.from.commandDone(c.size, &r)
+}
+
+// commandsLost tells all senders whose commands a session had not acked that its
+// line broke: nobody knows whether they were delivered.
+func (s *session) commandsLost() {
+	var r resultFrame
+	for _, c := range s.pending.close() {
+		s.srv.settled(c.size)
+		r.set(c.id, wire.CommandOutcome_COMMAND_OUTCOME_LOST, wire.PeerNoAnswer,
+			wire.Origin_ORIGIN_SERVER, "the receiver's line broke")
+		c.from.commandDone(c.size, &r)
+	}
+}
+
+// postedCommand is the source of a command that came by POST.
+type postedCommand chan *wire.CommandResult // capacity 1
+
+func (p postedCommand) commandDone(_ int, r *resultFrame) {
+	// The strings and slices stay as they are; only the message is used again.
+	p <- &wire.CommandResult{
+		Id: r.result.Id, Outcome: r.result.Outcome, Code: r.result.Code,
+		Origin: r.result.Origin, Detail: r.result.Detail, Reply: r.result.Reply,
+	}
+}
+
+// post sends a command for an HTTP request and waits for its result, which is
+// always final.
+func (s *Server) post(ctx context.Context, by claims, c *wire.Command) *wire.CommandResult {
+	refused := func(e *wire.Error) *wire.CommandResult {
+		s.metrics.command(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, e.Code)
+		return &wire.CommandResult{Id: c.Id, Code: uint32(e.Code), Detail: e.Detail}
+	}
+	if refusal := checkCommand(c); refusal != nil {
+		return refused(refusal)
+	}
+	if refusal := s.allow(ctx, by, VerbSend, c.Target, "command"); refusal != nil {
+		return refused(refusal)
+	}
+	at := place{by.App, by.User}
+	if !s.commands.posts.take(at, maxPostsInFlight, s.cfg.MaxSessions) {
+		return refused(&wire.Error{Code: wire.OverLimit, Detail: "too many commands without result"})
+	}
+	defer s.commands.posts.give(at)
+
+	from := make(postedCommand, 1)
+	f := &wire.Frame{Body: &wire.Frame_Command{Command: c}}
+	to := s.listener(by.App, c.Target)
+	if refusal := s.pass(f, c, &wire.Peer{User: by.User}, from, commandSize(c), to); refusal != nil {
+		return refused(refusal)
+	}
+	select {
+	case r := <-from:
+		s.metrics.command(r.Outcome, wire.Code(r.Code))
+		if r.Outcome != wire.CommandOutcome_COMMAND_OUTCOME_FINAL {
+			// Lost: fate unknown. A gap is no answer to a command without stream.
+			return &wire.CommandResult{Id: c.Id, Code: uint32(wire.PeerNoAnswer), Detail: r.Detail}
+		}
+		return r
+	case <-ctx.Done(): // the client has gone; nobody reads what is returned
+		if p, ok := to.pending.take(c.Ref, c.Id); ok {
+			s.settled(p.size)
+		}
+		return refused(&wire.Error{Code: wire.PeerNoAnswer})
+	}
+}

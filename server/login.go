@@ -1,0 +1,276 @@
+package server
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/dian-im/dian/internal/link"
+	"github.com/dian-im/dian/internal/wire"
+)
+
+// logins holds the connections that are not logged in yet.
+type logins struct {
+	tally tally[netip.Addr]
+
+	mu    sync.Mutex
+	conns map[*websocket.Conn]struct{} // guarded by mu; nil when the server ends
+}
+
+func (l *logins) init() { l.conns = map[*websocket.Conn]struct{}{} }
+
+func (l *logins) count() int {
+	l.tally.mu.Lock()
+	defer l.tally.mu.Unlock()
+	return l.tally.total
+}
+
+// add reports false if the server ends.
+func (l *logins) add(conn *websocket.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns != nil {
+		l.conns[conn] = struct{}{}
+	}
+	return l.conns != nil
+}
+
+func (l *logins) remove(conn *websocket.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, conn)
+}
+
+// close cuts all of them off.
+func (l *logins) close() {
+	l.mu.Lock()
+	conns := l.conns
+	l.conns = nil
+	l.mu.Unlock()
+	for conn := range conns {
+		conn.NetConn().Close()
+	}
+}
+
+// serveSession is GET /v1/session. It returns after the upgrade, so that an idle
+// session costs neither net/http's goroutine nor its buffers.
+func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case s.stopping():
+		writeProblem(w, wire.ServiceFault, "the server is stopping")
+		return
+	case !s.cfg.allowsOrigin(r):
+		writeProblemStatus(w, http.StatusForbidden, wire.NoPermission, "this origin is not allowed")
+		return
+	case r.ProtoMajor != 1 || !websocket.IsWebSocketUpgrade(r):
+		writeProblem(w, wire.BadParameter, "a session is a WebSocket over HTTP/1.1")
+		return
+	}
+	protocol := ""
+	for _, p := range websocket.Subprotocols(r) {
+		if p == wire.ProtoSubprotocol || p == wire.JSONSubprotocol {
+			protocol = p
+			break
+		}
+	}
+	if protocol == "" {
+		writeProblem(w, wire.VersionNotSupported, "offer the subprotocol dian.v1.proto or dian.v1.json")
+		return
+	}
+	from := sourceOf(r.RemoteAddr)
+	if !s.logins.tally.take(from, maxLoginsPerIP, maxLogins) {
+		writeProblem(w, wire.OverLimit, "too many connections that are not logged in")
+		return
+	}
+	if s.connections.Add(1) > int64(s.cfg.MaxSessions) {
+		s.connections.Add(-1)
+		s.logins.tally.give(from)
+		writeProblem(w, wire.OverLimit, "too many sessions")
+		return
+	}
+	free := func() { s.logins.tally.give(from) }
+	conn, err := s.upgrader(protocol).Upgrade(w, r, nil)
+	if err != nil { // the upgrader has answered
+		s.connections.Add(-1)
+		free()
+		return
+	}
+	setUserTimeout(rawConn(conn.NetConn()))
+	started := s.start("session", func() {
+		defer s.connections.Add(-1)
+		s.serveConn(conn, protocol == wire.JSONSubprotocol, sync.OnceFunc(free))
+	})
+	if !started {
+		s.connections.Add(-1)
+		free()
+		conn.Close()
+	}
+}
+
+// upgrader takes a request for a session over. No extension is ever negotiated:
+// EnableCompression stays off (case 5).
+func (s *Server) upgrader(protocol string) *websocket.Upgrader {
+	return &websocket.Upgrader{
+		HandshakeTimeout: handshakeTimeout,
+		ReadBufferSize:   link.ReadBufferBytes,
+		WriteBufferSize:  link.WriteBufferBytes,
+		WriteBufferPool:  link.WriteBuffers,
+		Subprotocols:     []string{protocol},
+		CheckOrigin:      func(*http.Request) bool { return true }, // done before
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, _ error) {
+			if status < 500 {
+				status = http.StatusBadRequest
+			}
+			writeProblemStatus(w, status, wire.BadParameter, "this WebSocket handshake is not right")
+		},
+	}
+}
+
+// rawConn returns the connection below TLS.
+func rawConn(conn net.Conn) net.Conn {
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return t.NetConn()
+	}
+	return conn
+}
+
+// serveConn logs a connection in and carries its session to the end. Before
+// Welcome a client gets a fixed budget: one message of 16 KiB within LoginWait,
+// and nothing but Hello counts (cases 10 and 11).
+func (s *Server) serveConn(conn *websocket.Conn, json bool, loginOver func()) {
+	defer loginOver()
+	defer conn.Close()
+	if !s.logins.add(conn) {
+		return
+	}
+	defer s.logins.remove(conn)
+
+	f, err := link.ReadFirst(conn, json, wire.LoginBytes, s.cfg.LoginWait)
+	hello := f.GetHello()
+	if err != nil || hello == nil {
+		s.metrics.logins.WithLabelValues("none").Inc()
+		link.Refuse(conn, json, nil, websocket.ClosePolicyViolation)
+		return
+	}
+	sess, refusal := s.login(conn, json, hello)
+	if refusal != nil {
+		s.metrics.logins.WithLabelValues(codeLabel(refusal.Code)).Inc()
+		link.Refuse(conn, json, lineOff(refusal.Code, refusal.Detail), websocket.ClosePolicyViolation)
+		return
+	}
+	s.metrics.logins.WithLabelValues(codeLabel(wire.OK)).Inc()
+	s.logins.remove(conn)
+	loginOver()
+	sess.run()
+}
+
+// login makes a live session of a Hello, or says why not.
+func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello) (*session, *wire.Error) {
+	if err := wire.CheckHello(hello); err != nil {
+		return nil, asRefusal(err)
+	}
+	if hello.LastEpoch > maxEpoch {
+		return nil, &wire.Error{Code: wire.BadParameter, Detail: "last_epoch was never given"}
+	}
+	token, refusal := s.keys.verify(hello.Token, time.Now())
+	if refusal != nil {
+		return nil, refusal
+	}
+	if s.stopping() {
+		return nil, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
+	}
+	sess := s.newSession(json, token, hello)
+	sess.ctx, sess.stop = context.WithCancel(s.ctx)
+	sess.link = link.New(conn, link.Config{
+		Handle: sess.handle, JSON: json, Heartbeat: s.cfg.Heartbeat,
+		QueueBytes: s.cfg.QueueBytes, QueueFrames: queueFrames,
+	})
+	// Queued before anybody can find the session, so that it comes first.
+	if err := sess.link.SendAlone(s.welcome(sess)); err != nil {
+		sess.stop()
+		s.log.Error("welcome not sent", "err", err)
+		return nil, &wire.Error{Code: wire.Internal}
+	}
+	if refusal := s.enter(sess); refusal != nil {
+		sess.stop()
+		return nil, refusal
+	}
+	return sess, nil
+}
+
+func (s *Server) newSession(json bool, token claims, hello *wire.Hello) *session {
+	sess := &session{
+		srv: s, app: token.App, user: token.User, role: hello.Role,
+		instance: string(hello.Instance), json: json, entered: make(chan struct{}),
+		peer: &wire.Peer{User: token.User, Instance: hello.Instance},
+	}
+	sess.claims.Store(&token)
+	sess.pending.wait, sess.pending.expired = s.cfg.CommandWait, s.commandExpired
+	sess.expiry = time.AfterFunc(time.Duration(1<<63-1), sess.watchToken)
+	last := hello.LastEpoch
+	if older := s.dir.get(sess.app, sess.user); older != nil {
+		sess.epoch = s.dir.clock.next(last, older.epoch)
+	} else {
+		sess.epoch = s.dir.clock.next(last)
+	}
+	sess.watcher.init(sess)
+	return sess
+}
+
+func (s *Server) welcome(sess *session) *wire.Frame {
+	cfg := &s.cfg
+	return &wire.Frame{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{
+		User: sess.user, App: sess.app, Epoch: sess.epoch,
+		HeartbeatMs:    uint32(cfg.Heartbeat.Milliseconds()),
+		TokenExpiresMs: sess.token().Expires.UnixMilli(),
+		LaneBase:       cfg.PublicURL,
+		Limits: &wire.Limits{
+			CommandBytes: wire.CommandBytes, ReplyBytes: wire.ReplyBytes, BufferBytes: wire.BufferBytes,
+			FileBytes: cfg.maxFileBytes(sess.app), InlineBytes: wire.InlineBytes,
+			MetaBytes: wire.MetaBytes, HeaderBytes: wire.HeaderBytes,
+			ResumeWindowMs: cfg.ResumeWindow.Milliseconds(), OfferWaitMs: cfg.OfferWait.Milliseconds(),
+			CommandWaitMs: cfg.CommandWait.Milliseconds(),
+		},
+	}}}
+}
+
+// enter makes a session live: in the server's list and, if it listens, in its
+// user's place, from where it kicks an older one. The new one is live whatever
+// the older one's connection does (case 35).
+func (s *Server) enter(sess *session) *wire.Error {
+	defer close(sess.entered)
+	if refusal := s.remember(sess); refusal != nil {
+		sess.expiry.Stop()
+		return refusal
+	}
+	sess.state.Store(sessionLive)
+	if sess.role == wire.Role_ROLE_LISTEN {
+		older, how := s.dir.take(sess)
+		if how != taken {
+			sess.expiry.Stop()
+			sess.state.Store(sessionGone)
+			s.forget(sess)
+			if how == fighting {
+				return &wire.Error{Code: wire.OverLimit, Detail: "two clients of this user kick each other"}
+			}
+			return &wire.Error{Code: wire.Kicked}
+		}
+		before := presenceOf(sess.user, nil)
+		if older != nil {
+			before = presenceOf(sess.user, older)
+			older.end(wire.Kicked, "")
+			older.down(true)
+		}
+		if now := presenceOf(sess.user, sess); now.Status != before.Status || now.DoNotDisturb != before.DoNotDisturb {
+			s.presence.changed(sess.app, sess.user)
+		}
+	}
+	s.transfers.sessionUp(sess)
+	sess.watchToken()
+	return nil
+}

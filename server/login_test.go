@@ -1,0 +1,604 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/dian-im/dian/internal/memnet"
+	"github.com/dian-im/dian/internal/wire"
+)
+
+func TestWelcomeTellsTheTerms(t *testing.T) {
+	r := tcpRelay(t, func(c *Config) {
+		c.MaxFileBytes = 1 << 40
+		c.PublicURL = "https://relay.example.com/dian"
+	})
+	before := uint64(time.Now().UnixMilli())
+	for _, protocol := range []string{wire.ProtoSubprotocol, wire.JSONSubprotocol} {
+		p := r.dial(protocol)
+		p.send(helloFrame(listenHello(r.token("alice"), 1)))
+		w := p.next().GetWelcome()
+		if w.GetUser() != "alice" || w.App != "app" || w.Epoch < before || w.HeartbeatMs != 9000 ||
+			w.Limits.FileBytes != 1<<40 || w.Limits.CommandBytes != 65536 || w.Limits.BufferBytes != 104857600 ||
+			w.Limits.ResumeWindowMs != 120_000 || w.LaneBase != "https://relay.example.com/dian" ||
+			time.Until(time.UnixMilli(w.TokenExpiresMs)) < 23*time.Hour {
+			t.Errorf("%s: Welcome = %v", protocol, w)
+		}
+	}
+}
+
+func TestBadTokenIsRefusedForGood(t *testing.T) {
+	r := tcpRelay(t)
+	old, err := mintAt(time.Now().Add(-time.Hour), relayKey, "app", "alice", time.Minute, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := relayKey
+	wrong.Secret = NewSecret([]byte("fedcba9876543210fedcba9876543210"))
+	forged, err := Mint(wrong, "app", "alice", time.Hour, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, token string
+		code        wire.Code
+	}{
+		{"expired", old, wire.TokenExpired},
+		{"not a token", "hello", wire.TokenMalformed},
+		{"empty", "", wire.TokenMalformed},
+		{"too long", strings.Repeat("a", wire.TokenBytes+1), wire.TokenMalformed},
+		{"app", relayToken(t, "nowhere", "alice", time.Hour, nil, nil), wire.NoSuchApp},
+		{"signature", forged, wire.TokenRefused},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := r.dial(wire.ProtoSubprotocol)
+			p.send(helloFrame(listenHello(c.token, 1)))
+			p.lineOff(c.code)
+			resp, body := r.do("GET", "/v1/users", c.token, nil)
+			if c.token != "" {
+				wantProblem(t, resp, body, http.StatusUnauthorized, c.code)
+			} else {
+				wantProblem(t, resp, body, http.StatusUnauthorized, wire.NotLoggedIn)
+			}
+		})
+	}
+}
+
+func TestBadHelloIsRefused(t *testing.T) { // case 15
+	r := tcpRelay(t)
+	token := r.token("alice")
+	for name, h := range map[string]*wire.Hello{
+		"no role":           {Token: token, Instance: instanceOf(1)},
+		"strange role":      {Token: token, Role: 7, Instance: instanceOf(1)},
+		"no instance":       {Token: token, Role: wire.Role_ROLE_LISTEN},
+		"short instance":    {Token: token, Role: wire.Role_ROLE_SEND, Instance: []byte{1}},
+		"long client":       {Token: token, Role: wire.Role_ROLE_SEND, Client: strings.Repeat("c", wire.ClientBytes+1)},
+		"many capabilities": {Token: token, Role: wire.Role_ROLE_SEND, Capabilities: make([]string, wire.Capabilities+1)},
+		"last epoch":        {Token: token, Role: wire.Role_ROLE_SEND, LastEpoch: 1<<64 - 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := r.dial(wire.ProtoSubprotocol)
+			p.send(helloFrame(h))
+			p.lineOff(wire.BadParameter)
+		})
+	}
+}
+
+// everyFrame has a frame of each kind.
+func everyFrame() []*wire.Frame {
+	return []*wire.Frame{
+		{Body: &wire.Frame_Hello{Hello: &wire.Hello{}}},
+		{Body: &wire.Frame_Welcome{Welcome: &wire.Welcome{}}},
+		{Body: &wire.Frame_LineOff{LineOff: &wire.LineOff{}}},
+		{Body: &wire.Frame_UpdateToken{UpdateToken: &wire.UpdateToken{}}},
+		{Body: &wire.Frame_TokenUpdated{TokenUpdated: &wire.TokenUpdated{}}},
+		{Body: &wire.Frame_TokenWillExpire{TokenWillExpire: &wire.TokenWillExpire{}}},
+		{Body: &wire.Frame_GoAway{GoAway: &wire.GoAway{}}},
+		{Body: &wire.Frame_Ping{Ping: &wire.Ping{}}},
+		{Body: &wire.Frame_Pong{Pong: &wire.Pong{}}},
+		{Body: &wire.Frame_Command{Command: &wire.Command{}}},
+		{Body: &wire.Frame_CommandAck{CommandAck: &wire.CommandAck{}}},
+		{Body: &wire.Frame_CommandResult{CommandResult: &wire.CommandResult{}}},
+		{Body: &wire.Frame_PresenceQuery{PresenceQuery: &wire.PresenceQuery{}}},
+		{Body: &wire.Frame_PresenceList{PresenceList: &wire.PresenceList{}}},
+		{Body: &wire.Frame_PresenceSubscribe{PresenceSubscribe: &wire.PresenceSubscribe{}}},
+		{Body: &wire.Frame_PresenceChange{PresenceChange: &wire.PresenceChange{}}},
+		{Body: &wire.Frame_Status{Status: &wire.Status{}}},
+		{Body: &wire.Frame_Offer{Offer: &wire.Offer{}}},
+		{Body: &wire.Frame_Answer{Answer: &wire.Answer{}}},
+		{Body: &wire.Frame_Accepted{Accepted: &wire.Accepted{}}},
+		{Body: &wire.Frame_Received{Received: &wire.Received{}}},
+		{Body: &wire.Frame_Sync{Sync: &wire.Sync{}}},
+		{Body: &wire.Frame_Finish{Finish: &wire.Finish{}}},
+		{Body: &wire.Frame_Verdict{Verdict: &wire.Verdict{}}},
+		{Body: &wire.Frame_VerdictAck{VerdictAck: &wire.VerdictAck{}}},
+		{Body: &wire.Frame_Cancel{Cancel: &wire.Cancel{}}},
+		{Body: &wire.Frame_Query{Query: &wire.Query{}}},
+		{Body: &wire.Frame_Standing{Standing: &wire.Standing{}}},
+	}
+}
+
+func TestOnlyHelloCountsBeforeWelcome(t *testing.T) { // case 11
+	r := tcpRelay(t)
+	for _, f := range everyFrame()[1:] {
+		p := r.dial(wire.ProtoSubprotocol)
+		p.send(f)
+		p.ended(websocket.ClosePolicyViolation)
+	}
+	good := helloFrame(listenHello(r.token("alice"), 1))
+	one, err := wire.AppendBinary(nil, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := wire.AppendBinary(one[:len(one):len(one)], commandFrame(&wire.Command{Id: wire.NewSendID(), Target: "bob"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := wire.EncodeJSON(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range map[string]struct {
+		kind int
+		data []byte
+	}{
+		"empty message":   {websocket.BinaryMessage, nil},
+		"two frames":      {websocket.BinaryMessage, two},
+		"garbage":         {websocket.BinaryMessage, []byte{5, 1, 2, 3, 4, 5}},
+		"truncated":       {websocket.BinaryMessage, one[:len(one)-1]},
+		"text":            {websocket.TextMessage, text},
+		"over the budget": {websocket.BinaryMessage, make([]byte, wire.LoginBytes+1)},
+	} {
+		p := r.dial(wire.ProtoSubprotocol)
+		if err := p.conn.WriteMessage(m.kind, m.data); err != nil {
+			t.Fatal(err)
+		}
+		p.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if f, err := p.read(); err == nil {
+			t.Errorf("%s: answered with %v", name, f)
+		} else if c, ok := err.(*websocket.CloseError); !ok || c.Code != websocket.ClosePolicyViolation && name != "over the budget" {
+			t.Errorf("%s: %v, want close 1008", name, err)
+		}
+	}
+	if got := r.counter("dian_panics_total"); got != "0" {
+		t.Errorf("dian_panics_total = %q", got)
+	}
+}
+
+func TestSilentLoginEndsInTime(t *testing.T) { // case 10
+	synctest.Test(t, func(t *testing.T) {
+		r := memRelay(t)
+		start := time.Now()
+		p := r.dial(wire.ProtoSubprotocol)
+		p.ended(websocket.ClosePolicyViolation)
+		if took := time.Since(start); took != 10*time.Second {
+			t.Errorf("closed after %v, want 10s", took)
+		}
+		if n := r.srv.logins.count(); n != 0 {
+			synctest.Wait()
+			if n = r.srv.logins.count(); n != 0 {
+				t.Errorf("%d logins are still counted", n)
+			}
+		}
+	})
+}
+
+func TestSlowHelloEndsInTime(t *testing.T) { // case 2
+	synctest.Test(t, func(t *testing.T) {
+		r := memRelay(t)
+		start := time.Now()
+		p := r.dial(wire.ProtoSubprotocol)
+		dripped := make(chan struct{})
+		go func() {
+			defer close(dripped)
+			// A masked binary frame of 16,000 bytes, one byte a second.
+			header := []byte{0x82, 0xFE, 0x3E, 0x80, 0, 0, 0, 0}
+			for i := range 16000 {
+				b := byte(0)
+				if i < len(header) {
+					b = header[i]
+				}
+				if _, err := p.conn.NetConn().Write([]byte{b}); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		}()
+		p.ended(websocket.ClosePolicyViolation)
+		if took := time.Since(start); took > 11*time.Second {
+			t.Errorf("closed after %v, want 10s", took)
+		}
+		p.conn.Close()
+		<-dripped
+	})
+}
+
+func TestPendingLoginsAreBounded(t *testing.T) { // cases 10 and 52
+	synctest.Test(t, func(t *testing.T) {
+		r := memRelay(t)
+		// memnet's addresses are all one source.
+		for range maxLoginsPerIP {
+			if !r.srv.logins.tally.take(sourceOf("10.0.0.1:1"), maxLoginsPerIP, maxLogins) {
+				t.Fatal("refused too early")
+			}
+		}
+		resp, body := r.do("GET", "/v1/session", "", nil, "Connection", "Upgrade", "Upgrade", "websocket",
+			"Sec-WebSocket-Protocol", wire.ProtoSubprotocol, "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+		wantProblem(t, resp, body, http.StatusServiceUnavailable, wire.OverLimit)
+		if resp.Header.Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
+	})
+}
+
+func TestSessionsAreBounded(t *testing.T) {
+	r := tcpRelay(t, func(c *Config) { c.MaxSessions = 1 })
+	r.listen("alice")
+	d := websocket.Dialer{NetDialContext: r.ln.DialContext, Subprotocols: []string{wire.ProtoSubprotocol}}
+	_, resp, err := d.Dial("ws://relay.example/v1/session", nil)
+	if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("second session: %v, %v", resp, err)
+	}
+}
+
+func TestHandshakeIsChecked(t *testing.T) { // cases 5 and 114
+	r := tcpRelay(t, func(c *Config) { c.Origins = []string{"https://app.example.com"} })
+	dial := func(h http.Header, protocols ...string) (*websocket.Conn, *http.Response, error) {
+		d := websocket.Dialer{NetDialContext: r.ln.DialContext, Subprotocols: protocols, EnableCompression: true}
+		return d.Dial("ws://relay.example/v1/session", h)
+	}
+	for name, c := range map[string]struct {
+		origin    string
+		protocols []string
+		status    int
+	}{
+		"no protocol":      {"", nil, http.StatusBadRequest},
+		"another protocol": {"", []string{"dian.v2.proto"}, http.StatusBadRequest},
+		"foreign origin":   {"https://evil.example", []string{wire.ProtoSubprotocol}, http.StatusForbidden},
+		"null origin":      {"null", []string{wire.ProtoSubprotocol}, http.StatusForbidden},
+		"sub-domain":       {"https://x.relay.example", []string{wire.ProtoSubprotocol}, http.StatusForbidden},
+	} {
+		h := http.Header{}
+		if c.origin != "" {
+			h.Set("Origin", c.origin)
+		}
+		_, resp, err := dial(h, c.protocols...)
+		if err == nil || resp == nil || resp.StatusCode != c.status {
+			t.Errorf("%s: %v, want status %d", name, err, c.status)
+		}
+	}
+	resp, body := r.do("GET", "/v1/session", "", nil)
+	wantProblem(t, resp, body, http.StatusBadRequest, wire.BadParameter)
+	resp, body = r.do("GET", "/v1/session", "", nil, "Connection", "Upgrade", "Upgrade", "websocket")
+	wantProblem(t, resp, body, http.StatusBadRequest, wire.VersionNotSupported)
+
+	for _, origin := range []string{"https://app.example.com", "http://relay.example"} {
+		conn, resp, err := dial(http.Header{"Origin": {origin}}, "other", wire.JSONSubprotocol)
+		if err != nil {
+			t.Errorf("origin %s: %v", origin, err)
+			continue
+		}
+		conn.Close()
+		if conn.Subprotocol() != wire.JSONSubprotocol || resp.Header.Get("Sec-WebSocket-Extensions") != "" {
+			t.Errorf("negotiated %q and %q", conn.Subprotocol(), resp.Header.Get("Sec-WebSocket-Extensions"))
+		}
+	}
+}
+
+func TestNewerLoginKicksTheOlder(t *testing.T) {
+	r := tcpRelay(t)
+	old := r.listen("bob")
+	h := listenHello(r.token("bob"), 2)
+	h.LastEpoch = old.welcome.Epoch + 1000
+	now := r.hello(h)
+	old.lineOff(wire.Kicked)
+	if now.welcome.Epoch <= h.LastEpoch {
+		t.Errorf("epoch %d, want above the client's last, %d", now.welcome.Epoch, h.LastEpoch)
+	}
+	next := r.listen("bob")
+	if next.welcome.Epoch <= now.welcome.Epoch {
+		t.Errorf("epoch %d after %d", next.welcome.Epoch, now.welcome.Epoch)
+	}
+	now.lineOff(wire.Kicked)
+	// A command goes to the one that is left.
+	alice := r.sender("alice")
+	alice.send(commandFrame(&wire.Command{Id: wire.NewSendID(), Target: "bob"}))
+	next.command()
+}
+
+func TestSenderKicksNobody(t *testing.T) {
+	r := tcpRelay(t)
+	bob := r.listen("bob")
+	one, two := r.sender("bob"), r.sender("bob")
+	id := wire.NewSendID()
+	for _, p := range []*testPeer{one, two} {
+		p.send(commandFrame(&wire.Command{Id: id, Target: "bob"}))
+		c := bob.command()
+		bob.send(ackFrame(&wire.CommandAck{Ref: c.Ref, Id: id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL}))
+		if got := p.result(); got.Code != 0 || got.Id != id {
+			t.Errorf("result %v", got)
+		}
+	}
+	// A sender alone cannot be addressed.
+	carol := r.sender("carol")
+	one.send(commandFrame(&wire.Command{Id: id, Target: "carol"}))
+	one.finalCode(id, wire.PeerOffline)
+	carol.conn.Close()
+}
+
+func TestNewLoginDoesNotWaitForABlockedWriter(t *testing.T) { // case 35
+	synctest.Test(t, func(t *testing.T) {
+		r := memRelay(t)
+		old := r.listen("bob")
+		alice := r.listen("alice")
+		old.conn.NetConn().(*memnet.Conn).Stall()
+		// Its writer is blocked in the middle of this.
+		for range 4 {
+			alice.send(commandFrame(&wire.Command{Id: wire.NewSendID(), Target: "bob", Data: make([]byte, wire.CommandBytes)}))
+		}
+		synctest.Wait()
+		start := time.Now()
+		now := r.hello(listenHello(r.token("bob"), 2))
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("live after %v, want at most 1s", took)
+		}
+		for range 4 { // each sender is told at once that the fate is unknown
+			if got := alice.result(); got.Outcome != wire.CommandOutcome_COMMAND_OUTCOME_LOST {
+				t.Errorf("result %v, want LOST", got)
+			}
+		}
+		id := wire.NewSendID()
+		alice.send(commandFrame(&wire.Command{Id: id, Target: "bob"}))
+		if c := now.command(); c.Id != id {
+			t.Errorf("got %s, want %s", c.Id, id)
+		}
+		time.Sleep(6 * time.Second)
+		if got := len(r.srv.all()); got != 2 {
+			t.Errorf("%d sessions, want 2: the blocked one has to be gone in 5s", got)
+		}
+	})
+}
+
+func TestLateFramesOfTheOlderSessionAreIgnored(t *testing.T) { // case 35
+	synctest.Test(t, func(t *testing.T) {
+		r := memRelay(t)
+		old := r.listen("bob")
+		alice := r.listen("alice")
+		id := wire.NewSendID()
+		alice.send(commandFrame(&wire.Command{Id: id, Target: "bob"}))
+		c := old.command()
+		now := r.hello(listenHello(r.token("bob"), 2))
+		old.send(ackFrame(&wire.CommandAck{Ref: c.Ref, Id: id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL}),
+			commandFrame(&wire.Command{Id: wire.NewSendID(), Target: "alice"}),
+			&wire.Frame{Body: &wire.Frame_Status{Status: &wire.Status{Busy: true}}})
+		if got := alice.result(); got.Outcome != wire.CommandOutcome_COMMAND_OUTCOME_LOST {
+			t.Errorf("result %v, want LOST", got)
+		}
+		old.lineOff(wire.Kicked)
+		now.send(commandFrame(&wire.Command{Id: id, Target: "alice"}))
+		if c := alice.command(); c.Id != id {
+			t.Errorf("a late command was delivered: %v", c)
+		}
+		if got := r.srv.stateOf("app", "bob"); got.Status != statusOnline {
+			t.Errorf("a late status counts: %v", got)
+		}
+	})
+}
+
+func TestOneOfHundredLoginsStays(t *testing.T) { // case 35
+	r := tcpRelay(t)
+	token := r.token("bob")
+	peers := make([]*testPeer, 100)
+	var logins sync.WaitGroup
+	for i := range peers {
+		peers[i] = r.dial(wire.ProtoSubprotocol)
+		logins.Go(func() { peers[i].send(helloFrame(listenHello(token, 1))) })
+	}
+	logins.Wait()
+	stay := 0
+	var mu sync.Mutex
+	for _, p := range peers {
+		logins.Go(func() {
+			p.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+			for {
+				f, err := p.read()
+				switch {
+				case err != nil: // nothing more came
+					mu.Lock()
+					stay++
+					mu.Unlock()
+					return
+				case f.GetLineOff() != nil:
+					if wire.Code(f.GetLineOff().Code) != wire.Kicked {
+						t.Errorf("LineOff %v", f)
+					}
+					return
+				}
+			}
+		})
+	}
+	logins.Wait()
+	if stay != 1 || len(r.srv.all()) != 1 {
+		t.Errorf("%d connections and %d sessions stay, want 1", stay, len(r.srv.all()))
+	}
+}
+
+func TestKickFightIsDamped(t *testing.T) { // case 34
+	r := tcpRelay(t)
+	token := r.token("bob")
+	for i := range kicksAtOnce + 1 {
+		r.hello(listenHello(token, byte(i)))
+	}
+	p := r.dial(wire.ProtoSubprotocol)
+	p.send(helloFrame(listenHello(token, 99)))
+	p.lineOff(wire.OverLimit)
+	// The instance that has the place may reconnect as often as it has to.
+	for range 2 * kicksAtOnce {
+		r.hello(listenHello(token, byte(kicksAtOnce)))
+	}
+}
+
+func TestTokenEndsTheSession(t *testing.T) { // case 29
+	synctest.Test(t, func(t *testing.T) {
+		r := memRelay(t)
+		start := time.Now()
+		p := r.hello(listenHello(relayToken(t, "app", "alice", 2*time.Minute, nil, nil), 1))
+		notice := p.next().GetTokenWillExpire()
+		if notice == nil || time.Since(start) != 90*time.Second || notice.TokenExpiresMs != p.welcome.TokenExpiresMs {
+			t.Errorf("notice %v after %v, want it after 1m30s", notice, time.Since(start))
+		}
+		// Another user's, another app's and an earlier token change nothing.
+		for _, token := range []string{
+			relayToken(t, "app", "bob", time.Hour, nil, nil),
+			relayToken(t, "other", "alice", time.Hour, nil, nil),
+			relayToken(t, "app", "alice", 10*time.Second, nil, nil),
+		} {
+			p.send(&wire.Frame{Body: &wire.Frame_UpdateToken{UpdateToken: &wire.UpdateToken{Token: token}}})
+			if u := p.next().GetTokenUpdated(); u == nil || wire.Code(u.Code) != wire.TokenRefused || u.TokenExpiresMs != p.welcome.TokenExpiresMs {
+				t.Errorf("TokenUpdated %v, want 21", u)
+			}
+		}
+		p.send(&wire.Frame{Body: &wire.Frame_UpdateToken{UpdateToken: &wire.UpdateToken{Token: "nonsense"}}})
+		if u := p.next().GetTokenUpdated(); u == nil || wire.Code(u.Code) != wire.TokenMalformed {
+			t.Errorf("TokenUpdated %v, want 19", u)
+		}
+		p.send(&wire.Frame{Body: &wire.Frame_UpdateToken{UpdateToken: &wire.UpdateToken{Token: relayToken(t, "app", "alice", 2*time.Minute, nil, nil)}}})
+		updated := time.Now()
+		if u := p.next().GetTokenUpdated(); u == nil || u.Code != 0 || u.TokenExpiresMs != updated.Add(2*time.Minute).Truncate(time.Second).UnixMilli() {
+			t.Errorf("TokenUpdated %v", u)
+		}
+		for p.next().GetTokenWillExpire() == nil {
+		}
+		if took := time.Since(updated).Round(time.Second); took != 90*time.Second {
+			t.Errorf("second notice after %v, want 1m30s", took)
+		}
+		p.conn.SetReadDeadline(time.Time{})
+		f, err := p.read()
+		if err != nil || wire.Code(f.GetLineOff().GetCode()) != wire.TokenExpired || time.Since(updated).Round(time.Second) != 2*time.Minute {
+			t.Errorf("%v, %v after %v, want LineOff(18) after 2m0s", f, err, time.Since(updated))
+		}
+		p.ended(websocket.ClosePolicyViolation)
+	})
+}
+
+func TestShortTokenIsNoticedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := memRelay(t)
+		p := r.hello(listenHello(relayToken(t, "app", "alice", 10*time.Second, nil, nil), 1))
+		start := time.Now()
+		if p.next().GetTokenWillExpire() == nil || time.Since(start) != 0 {
+			t.Errorf("no notice at once")
+		}
+		p.lineOff(wire.TokenExpired)
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("ended after %v, want 10s", took)
+		}
+	})
+}
+
+func TestFloodOfTokensIsRefused(t *testing.T) {
+	r := tcpRelay(t)
+	p := r.listen("alice")
+	frames := make([]*wire.Frame, 20)
+	for i := range frames {
+		frames[i] = &wire.Frame{Body: &wire.Frame_UpdateToken{UpdateToken: &wire.UpdateToken{Token: r.token("alice")}}}
+	}
+	p.send(frames...)
+	over := 0
+	for range frames {
+		if u := p.next().GetTokenUpdated(); wire.Code(u.GetCode()) == wire.OverLimit {
+			over++
+		}
+	}
+	if over == 0 {
+		t.Error("all were checked")
+	}
+}
+
+func TestReloadKeepsSessions(t *testing.T) {
+	r := tcpRelay(t)
+	p := r.listen("alice")
+	next := relayConfig()
+	next.Apps = next.Apps[1:]
+	if err := r.srv.Reload(next); err != nil {
+		t.Fatal(err)
+	}
+	p.send(commandFrame(&wire.Command{Id: wire.NewSendID(), Target: "alice"}))
+	p.command()
+	late := r.dial(wire.ProtoSubprotocol)
+	late.send(helloFrame(listenHello(r.token("bob"), 1)))
+	late.lineOff(wire.NoSuchApp)
+	if err := r.srv.Reload(Config{}); err == nil {
+		t.Error("a config without apps was taken")
+	}
+}
+
+func TestSilentPeerIsMissed(t *testing.T) { // case 88
+	synctest.Test(t, func(t *testing.T) {
+		r := memRelay(t)
+		p := r.listen("alice")
+		p.conn.NetConn().(*memnet.Conn).Blackhole()
+		time.Sleep(19 * time.Second)
+		if got := r.srv.stateOf("app", "alice"); got.Status != statusOffline {
+			t.Errorf("after 19s still %v", got)
+		}
+	})
+}
+
+func TestSendSessionsOfOneUserAreBounded(t *testing.T) {
+	r := tcpRelay(t)
+	for range maxSendSessions {
+		if !r.srv.senders.take(place{"app", "alice"}, maxSendSessions, 1<<20) {
+			t.Fatal("refused too early")
+		}
+	}
+	p := r.dial(wire.ProtoSubprotocol)
+	p.send(helloFrame(sendHello(r.token("alice"))))
+	p.lineOff(wire.OverLimit)
+	r.sender("bob")
+}
+
+func TestHostileUsersCannotLogIn(t *testing.T) { // cases 20 and 40
+	r := tcpRelay(t)
+	for _, user := range []string{"a\r\nb", "a\x00", "..", "\u202egnp", " a", "e\u0301", strings.Repeat("x", 129)} {
+		// Mint refuses them as well, so the token is made by hand.
+		token := rawToken(t, fmt.Sprintf(`{"aud":"app","sub":%q,"exp":%d}`, user, time.Now().Add(time.Hour).Unix()))
+		p := r.dial(wire.ProtoSubprotocol)
+		p.send(helloFrame(listenHello(token, 1)))
+		f := p.next()
+		if c := wire.Code(f.GetLineOff().GetCode()); c != wire.TokenRefused && c != wire.TokenMalformed {
+			t.Errorf("user %q: %v", user, f)
+		}
+	}
+	for _, user := range []string{"a.b*>c", "a b", "名前", "A", "a"} {
+		r.hello(listenHello(r.token(user), 1))
+	}
+	if got := len(r.srv.all()); got != 5 {
+		t.Errorf("%d sessions, want 5", got)
+	}
+}
+
+func TestWriteBuffersAreNotKeptByIdleSessions(t *testing.T) {
+	r := tcpRelay(t)
+	u := r.srv.upgrader(wire.ProtoSubprotocol)
+	if u.WriteBufferPool == nil || u.EnableCompression || u.ReadBufferSize > 4096 {
+		t.Errorf("upgrader %+v", u)
+	}
+	if !bytes.Equal(instanceOf(1), []byte(r.peerOf("alice"))) {
+		t.Error("the instance is not kept as it came")
+	}
+}
+
+// peerOf logs a user in and returns the instance that the server knows.
+func (r *testRelay) peerOf(user string) string {
+	r.listen(user)
+	return r.srv.listener("app", user).instance
+}

@@ -1,0 +1,146 @@
+package server
+
+import (
+	"errors"
+	"sync"
+)
+
+// A ring is the buffer between the two goroutines of a pair. What arrives while
+// a write runs is gathered and goes out with the next one: a tls.Conn reads only
+// one record of 16 KiB at a time, and writing each on would cost half the speed.
+type ring struct {
+	mu      sync.Mutex
+	change  sync.Cond
+	buf     *[laneBuffer]byte
+	in, out int64 // guarded by mu: bytes put in and taken out, ever
+	err     error // guarded by mu: why no more comes in
+	stopped bool  // guarded by mu: nobody wants the rest
+}
+
+func (r *ring) init() { r.change.L = &r.mu }
+
+func (r *ring) stop() {
+	r.mu.Lock()
+	r.stopped = true
+	r.mu.Unlock()
+	r.change.Broadcast()
+}
+
+// room returns free space to read into, or nil if there is no need.
+func (r *ring) room() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.in-r.out == laneBuffer && !r.stopped {
+		r.change.Wait()
+	}
+	if r.stopped {
+		return nil
+	}
+	at := r.in % laneBuffer
+	return r.buf[at:min(at+laneBuffer-(r.in-r.out), laneBuffer)]
+}
+
+// filled says that n bytes were read, and the error after them.
+func (r *ring) filled(n int, err error) {
+	r.mu.Lock()
+	r.in += int64(n)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	r.mu.Unlock()
+	r.change.Broadcast()
+}
+
+// next returns bytes to write, whether more are there, or why none will come.
+func (r *ring) next() (p []byte, more bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.in == r.out && r.err == nil && !r.stopped {
+		r.change.Wait()
+	}
+	if r.stopped {
+		return nil, false, errStopped
+	}
+	if r.in == r.out {
+		return nil, false, r.err
+	}
+	at := r.out % laneBuffer
+	n := min(r.in-r.out, laneBuffer-at, laneChunk)
+	return r.buf[at : at+n], n < r.in-r.out, nil
+}
+
+func (r *ring) written(n int) {
+	r.mu.Lock()
+	r.out += int64(n)
+	r.mu.Unlock()
+	r.change.Broadcast()
+}
+
+var (
+	errStopped = errors.New("lane stopped")
+	errEnough  = errors.New("as much as was wanted")
+)
+
+// runRing copies n bytes, or until the body's end, with one goroutine that reads
+// and one that writes.
+func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res copied) {
+	r.buf = laneBuffers.Get().(*[laneBuffer]byte)
+	defer laneBuffers.Put(r.buf)
+	body := u.body()
+	var dropped int64
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for todo := drop + n; todo > 0; {
+			p := r.room()
+			if p == nil {
+				return
+			}
+			want := todo
+			if dropped < drop { // what is dropped never gets into the ring
+				want = drop - dropped
+			}
+			m, err := body.Read(p[:min(int64(len(p)), want)])
+			todo -= int64(m)
+			if dropped < drop {
+				dropped += int64(m)
+				m = 0
+			}
+			if todo == 0 {
+				err = errEnough
+			}
+			if m > 0 || err != nil {
+				r.filled(m, err)
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	for {
+		p, more, err := r.next()
+		if err != nil {
+			switch {
+			case err == errStopped && !isStopped(u.stopped):
+				res.down = err // what is in the ring is lost
+			case err != errStopped && err != errEnough:
+				res.up = err
+			}
+			break
+		}
+		m, err := t.put(d, p)
+		res.written += m
+		if err == nil && !more {
+			err = d.flush()
+		}
+		if err != nil {
+			res.down = err
+			r.stop()
+			u.interrupt() // the reader may be in the middle of waiting for the client
+			break
+		}
+		r.written(len(p))
+	}
+	reader.Wait()
+	res.dropped = dropped
+	return res
+}

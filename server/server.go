@@ -1,0 +1,256 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dian-im/dian/internal/wire"
+)
+
+// A Server is the relay. It is an http.Handler that any program can mount; Serve
+// adds a listener that is tuned for it. All methods may be called at any time.
+type Server struct {
+	// Set by New, then only read.
+	cfg       Config
+	log       *slog.Logger
+	keys      *keyring
+	dir       *directory
+	presence  *presence
+	transfers *transfers
+	metrics   *metrics
+	mux       *http.ServeMux
+	ctx       context.Context // ends when Shutdown gives up waiting
+	kill      context.CancelFunc
+
+	commands    commands
+	logins      logins
+	connections atomic.Int64 // sessions and those that are not logged in yet
+	certificate certificate  // of Serve's listener
+
+	mu       sync.Mutex
+	ending   bool                  // guarded by mu: no more sessions
+	closed   bool                  // guarded by mu: no more goroutines
+	sessions map[*session]struct{} // guarded by mu
+	senders  tally[place]          // sessions with role send
+	running  sync.WaitGroup        // the goroutines of start
+
+	shutdown sync.Once
+	ended    chan struct{} // closed when Shutdown is through
+}
+
+// New makes a server of cfg, which it checks first. Whoever called New calls
+// Shutdown in the end.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	keys, err := newKeyring(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, keys: keys,
+		dir: newDirectory(), presence: newPresence(),
+		sessions: map[*session]struct{}{},
+		ended:    make(chan struct{}),
+	}
+	s.logins.init()
+	if err := s.certificate.load(cfg); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	s.ctx, s.kill = context.WithCancel(context.Background())
+	s.metrics = newMetrics(s)
+	s.transfers = newTransfers(s)
+	s.mux = s.routes()
+	return s, nil
+}
+
+// Reload takes the apps' keys and the certificate from cfg; everything else stays
+// as it is until a restart. Tokens are checked with the new keys from then on, and
+// sessions that are live go on. After an error nothing has changed.
+func (s *Server) Reload(cfg Config) error {
+	if err := cfg.Check(); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	if err := s.certificate.load(cfg); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	if err := s.keys.reload(cfg); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	return nil
+}
+
+// MetricsHandler answers with the metrics in Prometheus' text format.
+func (s *Server) MetricsHandler() http.Handler { return s.metrics.handler() }
+
+// listener returns the user's listening session, or nil.
+func (s *Server) listener(app, user string) *session {
+	sess := s.dir.get(app, user)
+	if sess == nil || !sess.live() {
+		return nil
+	}
+	return sess
+}
+
+// allow decides whether the holder of c may do something to a target; see authorize.
+func (s *Server) allow(ctx context.Context, c claims, verb Verb, target, kind string) *wire.Error {
+	return authorize(ctx, c, s.cfg.Authorize, Action{Verb: verb, Target: target, Kind: kind})
+}
+
+// visible returns the users of an app who are online and whom the token shows.
+func (s *Server) visible(ctx context.Context, c claims) []string {
+	return s.dir.users(c.App, func(user string) bool {
+		return s.listener(c.App, user) != nil && s.allow(ctx, c, VerbSee, user, "") == nil
+	})
+}
+
+// remember puts a session on the list of those that Shutdown ends.
+func (s *Server) remember(sess *session) *wire.Error {
+	at := place{sess.app, sess.user}
+	if sess.role == wire.Role_ROLE_SEND && !s.senders.take(at, maxSendSessions, s.cfg.MaxSessions) {
+		return &wire.Error{Code: wire.OverLimit, Detail: "too many sessions of this user"}
+	}
+	s.mu.Lock()
+	ending := s.ending
+	if !ending {
+		s.sessions[sess] = struct{}{}
+	}
+	s.mu.Unlock()
+	if ending {
+		if sess.role == wire.Role_ROLE_SEND {
+			s.senders.give(at)
+		}
+		return &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
+	}
+	s.metrics.sessions.WithLabelValues(sess.labels()...).Inc()
+	return nil
+}
+
+// forget takes it off again.
+func (s *Server) forget(sess *session) {
+	s.mu.Lock()
+	delete(s.sessions, sess)
+	s.mu.Unlock()
+	if sess.role == wire.Role_ROLE_SEND {
+		s.senders.give(place{sess.app, sess.user})
+	}
+	s.metrics.sessions.WithLabelValues(sess.labels()...).Dec()
+}
+
+// labels are the session's role and protocol, for the metrics.
+func (s *session) labels() []string {
+	labels := []string{"send", "proto"}
+	if s.role == wire.Role_ROLE_LISTEN {
+		labels[0] = "listen"
+	}
+	if s.json {
+		labels[1] = "json"
+	}
+	return labels
+}
+
+// all returns the sessions of now.
+func (s *Server) all() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*session, 0, len(s.sessions))
+	for sess := range s.sessions {
+		list = append(list, sess)
+	}
+	return list
+}
+
+// queued adds up what waits for all sessions.
+func (s *Server) queued() (frames, bytes float64) {
+	for _, sess := range s.all() {
+		f, b := sess.link.Queued()
+		frames, bytes = frames+float64(f), bytes+float64(b)
+	}
+	return frames, bytes
+}
+
+// start runs fn on a goroutine that Shutdown waits for, and catches its bugs. It
+// reports false if the server has ended.
+func (s *Server) start(where string, fn func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.running.Go(func() {
+		defer func() {
+			if bug := recover(); bug != nil {
+				s.caught(where, bug)
+			}
+		}()
+		fn()
+	})
+	return true
+}
+
+// stopping reports whether Shutdown has begun: no new logins, no new offers.
+func (s *Server) stopping() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ending
+}
+
+// goAwayDelay is the time over which the clients of a stopping server come back.
+const goAwayDelay = 10 * time.Second
+
+// Shutdown ends the server: it announces the end to all sessions, refuses logins
+// and offers, lets running transfers go on for Config.ShutdownGrace at most, and
+// closes everything. When ctx ends it waits no longer, cuts all connections off
+// and returns the cause. It returns nil when everything has ended in order; all
+// goroutines of the server have ended in either case. A second call waits for
+// the first.
+func (s *Server) Shutdown(ctx context.Context) error {
+	var err error
+	s.shutdown.Do(func() {
+		defer close(s.ended)
+		err = s.stop(ctx)
+	})
+	<-s.ended
+	return err
+}
+
+func (s *Server) stop(ctx context.Context) error {
+	s.mu.Lock()
+	s.ending = true
+	s.mu.Unlock()
+	s.log.Info("stopping", "sessions", len(s.all()), "grace", s.cfg.ShutdownGrace)
+	goAway := &wire.Frame{Body: &wire.Frame_GoAway{GoAway: &wire.GoAway{DelayMs: uint32(goAwayDelay.Milliseconds())}}}
+	for _, sess := range s.all() {
+		_ = sess.send(goAway)
+	}
+	s.logins.close()
+
+	grace := time.NewTimer(s.cfg.ShutdownGrace)
+	defer grace.Stop()
+	select {
+	case <-s.transfers.idle():
+	case <-grace.C:
+	case <-ctx.Done():
+	}
+
+	for _, sess := range s.all() {
+		sess.close(closeRestart)
+	}
+	s.transfers.close()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	// A link's orderly end takes 5 s at most, whatever its client does.
+	stopKilling := context.AfterFunc(ctx, s.kill)
+	defer stopKilling()
+	s.running.Wait()
+	s.kill()
+	return context.Cause(ctx)
+}

@@ -1,0 +1,277 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/dian-im/dian/internal/link"
+	"github.com/dian-im/dian/internal/wire"
+)
+
+// A session is one client's live connection, from Welcome to its end. Its fields
+// are grouped by who may touch them.
+type session struct {
+	// Set before the session is live, then only read.
+	srv       *Server
+	link      *link.Link
+	ctx       context.Context // ends with the session
+	stop      context.CancelFunc
+	entered   chan struct{} // closed when everybody has heard that it is up
+	app, user string
+	role      wire.Role
+	instance  string // 16 raw bytes, or "" for a sender without a place
+	epoch     uint64
+	json      bool
+	peer      *wire.Peer // app's user and instance as others see them
+
+	state  atomic.Int32 // one of the below
+	claims atomic.Pointer[claims]
+	status atomic.Uint64 // packed by packStatus
+
+	pending       pending      // commands to this session
+	inFlight      atomic.Int64 // commands of this session, and their bytes
+	inFlightBytes atomic.Int64
+	watcher       watcher // what it wants to know of others
+
+	kicks bucket // guarded by the directory's shard
+
+	tokenMu sync.Mutex  // guards the next two
+	expiry  *time.Timer // nil when the session has ended
+	warned  time.Time   // the expiry that it was told of
+
+	downOnce sync.Once
+
+	// Owned by the reader.
+	target  *session // whom the last command went to, or nil
+	results resultFrame
+	updates bucket // of UpdateToken
+	asks    bucket // of questions about presence
+}
+
+// A session's states. It is live from Welcome on and gone when its end has
+// begun: from then on its frames are ignored and it cannot be found (case 35).
+const (
+	sessionNew int32 = iota
+	sessionLive
+	sessionGone
+)
+
+// closeTooSlow is the close status for a client that does not read what it asked
+// for. It may come again.
+const closeTooSlow = websocket.CloseTryAgainLater
+
+// violation is a frame that is not allowed here and now: it ends the session.
+func violation(err error) error {
+	return &link.CloseError{Status: websocket.CloseProtocolError, Err: err}
+}
+
+var errFrame = errors.New("frame is not allowed from this client")
+
+// live reports whether the session may be used.
+func (s *session) live() bool { return s.state.Load() == sessionLive }
+
+// token returns what the session's present token says.
+func (s *session) token() claims { return *s.claims.Load() }
+
+// send queues a frame and does not block. An error means that the session is
+// ending: a client that reads so slowly that its queue is full is ended here,
+// and reconnects.
+func (s *session) send(f *wire.Frame) error {
+	err := s.link.Send(f)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, link.ErrClosed):
+	case errors.Is(err, link.ErrFull):
+		s.close(closeTooSlow)
+	default: // a frame that cannot be encoded is a bug of ours
+		s.srv.log.Error("frame not sent", "epoch", s.epoch, "frame", fmt.Sprintf("%T", f.Body), "err", err)
+		s.close(websocket.CloseInternalServerErr)
+	}
+	return err
+}
+
+// end ends the session for good: LineOff with a code, and a close. It returns at
+// once, even if the client reads nothing.
+func (s *session) end(code wire.Code, detail string) {
+	if s.state.Swap(sessionGone) == sessionGone {
+		return
+	}
+	s.srv.metrics.lineOffs.WithLabelValues(codeLabel(code)).Inc()
+	s.link.Close(lineOff(code, detail), websocket.ClosePolicyViolation)
+}
+
+// close ends the session in a way after which the client reconnects.
+func (s *session) close(status int) {
+	s.state.Store(sessionGone)
+	s.link.Close(nil, status)
+}
+
+func lineOff(code wire.Code, detail string) *wire.Frame {
+	return &wire.Frame{Body: &wire.Frame_LineOff{LineOff: &wire.LineOff{Code: uint32(code), Detail: detail}}}
+}
+
+// run carries the session until its connection ends and tells everybody.
+func (s *session) run() {
+	defer s.stop()
+	defer s.down(false)
+	err := s.link.Run(s.ctx)
+	s.srv.log.Debug("session ended", "epoch", s.epoch, "reason", err)
+}
+
+// down takes the session out of everything it is part of, once. A newer login
+// calls it for the session it kicks, otherwise the session does at its end.
+func (s *session) down(kicked bool) {
+	s.downOnce.Do(func() {
+		<-s.entered // nobody may hear of its end before its beginning
+		s.state.Store(sessionGone)
+		s.tokenMu.Lock()
+		s.expiry.Stop()
+		s.expiry = nil
+		s.tokenMu.Unlock()
+
+		left := s.role == wire.Role_ROLE_LISTEN && s.srv.dir.leave(s)
+		s.srv.presence.forget(s)
+		s.commandsLost()
+		s.srv.transfers.sessionDown(s, kicked)
+		s.srv.forget(s)
+		if left {
+			s.srv.presence.changed(s.app, s.user)
+		}
+	})
+}
+
+// handle gets every frame from the link's reader. An error ends the session.
+func (s *session) handle(f *wire.Frame) (err error) {
+	defer func() {
+		if bug := recover(); bug != nil {
+			s.srv.caught("session", bug)
+			err = &link.CloseError{Status: websocket.CloseInternalServerErr, Err: errors.New("a bug of the server")}
+		}
+	}()
+	if !s.live() {
+		return nil
+	}
+	return s.dispatch(f)
+}
+
+// caught counts and logs a panic. Its value could hold anything, so only its type
+// is logged: neither content nor a token may get into a log (case 31).
+func (s *Server) caught(where string, bug any) {
+	s.metrics.panics.Inc()
+	s.log.Error("bug caught", "where", where, "type", fmt.Sprintf("%T", bug), "stack", string(debug.Stack()))
+}
+
+// dispatch is the table of who may send what in a live session (case 13). Frames
+// of kinds that this version does not know never come here.
+func (s *session) dispatch(f *wire.Frame) error {
+	listening := s.role == wire.Role_ROLE_LISTEN
+	switch b := f.Body.(type) {
+	case *wire.Frame_Command:
+		s.command(f, b.Command)
+		return nil
+	case *wire.Frame_CommandAck:
+		if listening {
+			return s.commandAck(b.CommandAck)
+		}
+	case *wire.Frame_UpdateToken:
+		s.updateToken(b.UpdateToken)
+		return nil
+	case *wire.Frame_PresenceQuery:
+		s.presenceQuery(b.PresenceQuery)
+		return nil
+	case *wire.Frame_PresenceSubscribe:
+		s.presenceSubscribe(b.PresenceSubscribe)
+		return nil
+	case *wire.Frame_Status:
+		if listening {
+			s.setStatus(b.Status)
+			return nil
+		}
+	case *wire.Frame_Offer, *wire.Frame_Finish, *wire.Frame_VerdictAck, *wire.Frame_Cancel:
+		return s.transfer(f)
+	case *wire.Frame_Answer, *wire.Frame_Received, *wire.Frame_Verdict, *wire.Frame_Standing:
+		if listening {
+			return s.transfer(f)
+		}
+	}
+	// The others are the server's to send, and Hello comes once (case 12).
+	return violation(fmt.Errorf("%w: %T", errFrame, f.Body))
+}
+
+func (s *session) transfer(f *wire.Frame) error {
+	if err := s.srv.transfers.frame(s, f); err != nil {
+		return violation(err)
+	}
+	return nil
+}
+
+// tokenNotice is how long before its token's end a client is told.
+const tokenNotice = 30 * time.Second
+
+// watchToken is the expiry timer's function: it tells the client that its token
+// ends soon, and ends the session when it has. It looks at least once an hour,
+// because tokens end by the wall clock and timers do not know that clock.
+func (s *session) watchToken() {
+	expires := s.token().Expires
+	left := time.Until(expires)
+	if left <= 0 {
+		s.end(wire.TokenExpired, "")
+		return
+	}
+	s.tokenMu.Lock()
+	notice := left <= tokenNotice && !s.warned.Equal(expires)
+	if notice {
+		s.warned = expires
+	}
+	if s.expiry != nil {
+		next := left
+		if left > tokenNotice {
+			next = left - tokenNotice
+		}
+		s.expiry.Reset(min(next, time.Hour))
+	}
+	s.tokenMu.Unlock()
+	if notice {
+		_ = s.send(&wire.Frame{Body: &wire.Frame_TokenWillExpire{TokenWillExpire: &wire.TokenWillExpire{
+			TokenExpiresMs: expires.UnixMilli()}}})
+	}
+}
+
+// updateToken takes a newer token of the same user. Its reader calls it.
+func (s *session) updateToken(u *wire.UpdateToken) {
+	answer := &wire.TokenUpdated{}
+	if refusal := s.tryToken(u.GetToken()); refusal != nil {
+		answer.Code, answer.Detail = uint32(refusal.Code), refusal.Detail
+	}
+	answer.TokenExpiresMs = s.token().Expires.UnixMilli()
+	if s.send(&wire.Frame{Body: &wire.Frame_TokenUpdated{TokenUpdated: answer}}) == nil && answer.Code == 0 {
+		s.watchToken()
+		s.srv.transfers.tokenUpdated(s)
+	}
+}
+
+func (s *session) tryToken(token string) *wire.Error {
+	now := time.Now()
+	if !s.updates.take(now, 10, 1) { // a signature takes a while to check
+		return &wire.Error{Code: wire.OverLimit, Detail: "too many new tokens"}
+	}
+	c, refusal := s.srv.keys.verify(token, now)
+	switch {
+	case refusal != nil:
+		return refusal
+	case c.App != s.app || c.User != s.user:
+		return &wire.Error{Code: wire.TokenRefused, Detail: "the token is another user's"}
+	case c.Expires.Before(s.token().Expires):
+		return &wire.Error{Code: wire.TokenRefused, Detail: "the token ends before the present one"}
+	}
+	s.claims.Store(&c)
+	return nil
+}
