@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,8 +22,11 @@ type downLane struct {
 	r       *http.Request
 	control *http.ResponseController
 	bounded bool
-	splice  bool       // its connection may be taken
-	taken   *takenConn // after a hijack; owned as w is
+	// disposition makes a browser keep the content, under the name it was sent
+	// with: it is never shown as a page of our origin (case 120).
+	disposition string
+	splice      bool       // its connection may be taken
+	taken       *takenConn // after a hijack; owned as w is
 
 	// Guarded by the transfer's mu. While running they belong to the pair.
 	at, end int64 // stands at, goes to (exclusive)
@@ -66,7 +70,7 @@ func (d *downLane) head(t *transfer, ranged bool) {
 	h := d.w.Header()
 	size := strconv.FormatInt(t.what.Size, 10)
 	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Disposition", "attachment") // never shown as a page of our origin (case 120)
+	h.Set("Content-Disposition", d.disposition)
 	h.Set("Accept-Ranges", "bytes")
 	h.Set("ETag", t.etag)
 	h.Set("X-Accel-Buffering", "no")
@@ -99,7 +103,7 @@ func (ts *transfers) serveDown(w http.ResponseWriter, r *http.Request) {
 	defer ts.leave()
 	ticket := ticketOf(r)
 	t.mu.Lock()
-	fits, state, code := t.ticketFitsLocked(ticket), t.m.State(), t.m.Verdict().Code
+	fits, state, code, name := t.ticketFitsLocked(ticket), t.m.State(), t.m.Verdict().Code, t.name
 	t.mu.Unlock()
 	if !fits {
 		gone()
@@ -119,6 +123,11 @@ func (ts *transfers) serveDown(w http.ResponseWriter, r *http.Request) {
 	d := &downLane{
 		lane: lane{stopped: make(chan struct{})}, w: w, r: r, control: http.NewResponseController(w),
 		at: from, end: to, bounded: to < size,
+	}
+	if name == "" {
+		d.disposition = "attachment"
+	} else {
+		d.disposition = mime.FormatMediaType("attachment", map[string]string{"filename": name})
 	}
 	_ = d.control.SetWriteDeadline(time.Time{})
 	d.splice = !d.bounded && r.TLS == nil && r.ProtoMajor == 1 && r.ProtoAtLeast(1, 1) && to-from >= spliceMin

@@ -273,7 +273,8 @@ func TestDownLaneHeaders(t *testing.T) {
 	rt := newRelayTest(t, false, nil)
 	bob := rt.receiver("bob", placeA)
 	bob.hold = true
-	go rt.do(rt.request("POST", "/v1/users/bob/transfers", "alice", nil, "Upload-Length", "10"))
+	go rt.do(rt.request("POST", "/v1/users/bob/transfers", "alice", nil, "Upload-Length", "10",
+		"Upload-Metadata", "filename YSINCuKCrC50eHQ=")) // a"\r\n€.txt
 	var p *receivedPart
 	eventually(t, func() bool {
 		bob.mu.Lock()
@@ -307,6 +308,7 @@ func TestDownLaneHeaders(t *testing.T) {
 		res.Body.Close()
 		h := res.Header
 		if h.Get("Content-Range") != c.want || h.Get("Content-Length") != c.length || h.Get("X-Accel-Buffering") != "no" ||
+			h.Get("Content-Disposition") != "attachment; filename*=utf-8''a%22%0D%0A%E2%82%AC.txt" ||
 			h.Get("Accept-Ranges") != "bytes" || h.Get("ETag") == "" || etag != "" && h.Get("ETag") != etag {
 			t.Errorf("%v: %v", c, h)
 		}

@@ -285,7 +285,6 @@ type diskReceiver struct {
 	silent   bool // no verdicts
 	noLanes  bool
 	bounded  int64
-	accepted func(part *receivedPart)
 	lanes    sync.WaitGroup
 	verdicts int
 }
@@ -313,13 +312,11 @@ func (rt *relayTest) receiver(user, instance string) *diskReceiver {
 func (d *diskReceiver) attach(rt *relayTest, instance string) {
 	d.rawClient = rt.login("demo", d.user, wire.Role_ROLE_LISTEN, instance)
 	c := d.rawClient
-	d.lanes.Add(1)
-	go func() {
-		defer d.lanes.Done()
+	d.lanes.Go(func() {
 		for f := range c.frames {
 			d.handle(f)
 		}
-	}()
+	})
 }
 
 func (d *diskReceiver) handle(f *wire.Frame) {
@@ -428,15 +425,13 @@ func (d *diskReceiver) lane(p *receivedPart) {
 		return
 	}
 	p.running = true
-	d.lanes.Add(1)
-	go func() {
-		defer d.lanes.Done()
+	d.lanes.Go(func() {
 		for d.fetch(p) {
 		}
 		d.mu.Lock()
 		p.running = false
 		d.mu.Unlock()
-	}()
+	})
 }
 
 // fetch runs one down-lane and reports whether another one is needed.

@@ -29,16 +29,6 @@ const (
 	maxUploadEntries  = 32
 )
 
-// tusHeaders are the headers of tus and ours that a web page of another origin may
-// send (allowed) and see (exposed).
-var tusHeaders = struct{ allowed, exposed []string }{
-	allowed: []string{"Authorization", "Content-Type", "Tus-Resumable", "Upload-Length", "Upload-Metadata",
-		"Upload-Offset", "X-HTTP-Method-Override", "X-Requested-With", "Range", "If-Range", "Repr-Digest",
-		"Dian-Send-Id", "Dian-Meta"},
-	exposed: []string{"Location", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size",
-		"Upload-Length", "Upload-Offset", "Accept-Ranges", "Content-Range", "ETag", "Retry-After"},
-}
-
 // routes adds the routes of transfers.
 func (ts *transfers) routes(mux *http.ServeMux) {
 	mux.HandleFunc("OPTIONS /v1/users/{user}/transfers", ts.serveOptions)

@@ -1,0 +1,576 @@
+package transfer
+
+import (
+	"time"
+
+	"github.com/dian-im/dian/internal/wire"
+)
+
+// A RelayEvent is something that happened to a transfer. Frames that a peer sent
+// have been checked alone (package wire), but not whether their time is right.
+type RelayEvent interface{ relayEvent() }
+
+// Events of the sender.
+type (
+	// RelayOfferArrived is the sender's offer, the first or a repeated one.
+	RelayOfferArrived struct{}
+	// RelayFinish is the sender's Finish.
+	RelayFinish struct{ Digest *wire.Digest }
+	// RelayCancel asks for the transfer's end.
+	RelayCancel struct{}
+	// RelayAcked is the sender's VerdictAck.
+	RelayAcked struct{}
+	// RelayAborted ends the transfer for a reason of the server, such as an
+	// instance that has gone for good.
+	RelayAborted struct {
+		Code   wire.Code
+		Detail string
+	}
+)
+
+// Events of the receiver.
+type (
+	// RelayAnswered is its Answer.
+	RelayAnswered struct {
+		Decision wire.Decision
+		Offset   int64
+		Verdict  RelayVerdict // code, receipt, detail and header of the answer
+	}
+	// RelayReceived is the offset that it confirms.
+	RelayReceived struct{ Offset int64 }
+	// RelayJudged is its Verdict.
+	RelayJudged struct{ Verdict RelayVerdict }
+	// RelayStanding is its answer to a Query.
+	RelayStanding struct {
+		State        wire.TransferState
+		Offset, Size int64
+		Verdict      RelayVerdict // with HAVE
+	}
+	// RelayReceiverUp says that its session is there.
+	RelayReceiverUp struct{}
+	// RelayReceiverDown says that its session has gone.
+	RelayReceiverDown struct{}
+)
+
+// Events of lanes and of the clock.
+type (
+	// RelayUpJoined says that there is a new up-lane.
+	RelayUpJoined struct{}
+	// RelayUpEnded says that there is none any more.
+	RelayUpEnded struct{}
+	// RelayDownJoined says that there is a new down-lane, which begins at At.
+	RelayDownJoined struct{ At int64 }
+	// RelayDownEnded says that there is none any more.
+	RelayDownEnded struct{}
+	// RelayCopied says that N more bytes were written to the down-lane.
+	RelayCopied struct{ N int64 }
+	// RelaySync asks for a confirmation of what was relayed.
+	RelaySync struct{}
+	// RelayTick is the clock; once a second is often enough.
+	RelayTick struct{}
+)
+
+func (RelayOfferArrived) relayEvent() {}
+func (RelayFinish) relayEvent()       {}
+func (RelayCancel) relayEvent()       {}
+func (RelayAcked) relayEvent()        {}
+func (RelayAborted) relayEvent()      {}
+func (RelayAnswered) relayEvent()     {}
+func (RelayReceived) relayEvent()     {}
+func (RelayJudged) relayEvent()       {}
+func (RelayStanding) relayEvent()     {}
+func (RelayReceiverUp) relayEvent()   {}
+func (RelayReceiverDown) relayEvent() {}
+func (RelayUpJoined) relayEvent()     {}
+func (RelayUpEnded) relayEvent()      {}
+func (RelayDownJoined) relayEvent()   {}
+func (RelayDownEnded) relayEvent()    {}
+func (RelayCopied) relayEvent()       {}
+func (RelaySync) relayEvent()         {}
+func (RelayTick) relayEvent()         {}
+
+// RelayDo is what a RelayAction asks for.
+type RelayDo uint8
+
+// The actions. A frame for a side whose session is not there is dropped: what
+// matters is said again when it comes back.
+const (
+	RelaySendOffer      RelayDo = iota // to the receiver
+	RelaySendQuery                     // to the receiver
+	RelaySendSync                      // to the receiver: Offset
+	RelaySendFinish                    // to the receiver: Digest
+	RelaySendCancel                    // to the receiver
+	RelaySendVerdictAck                // to the receiver
+	RelaySendAccepted                  // to the sender: Offset
+	RelaySendReceived                  // to the sender: Offset
+	RelaySendVerdict                   // to the sender: Relay.Verdict
+	RelaySendUnknown                   // to the sender: Standing(UNKNOWN)
+	RelayEndUp                         // end the up-lane
+	RelayEndDown                       // end the down-lane
+	RelayForget                        // forget the transfer now
+)
+
+// A RelayAction is something that the server has to do, in the order given.
+type RelayAction struct {
+	Do     RelayDo
+	Offset int64
+	Digest *wire.Digest
+}
+
+// Step takes an event in and returns what to do about it; the slice is valid
+// until the next call. An error is a frame that breaks the protocol: then nothing
+// has changed.
+func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
+	r.out = r.out[:0]
+	var err error
+	switch e := event.(type) {
+	case RelayOfferArrived:
+		r.offered()
+	case RelayFinish:
+		r.finished(e)
+	case RelayCancel:
+		r.cancel(now)
+	case RelayAcked:
+		r.ack()
+	case RelayAborted:
+		if !r.state.Ended() {
+			r.withdraw()
+			r.end(RelayFailed, RelayVerdict{Code: e.Code, Detail: e.Detail, Origin: wire.Origin_ORIGIN_SERVER})
+		}
+	case RelayAnswered:
+		err = r.answered(now, e)
+	case RelayReceived:
+		err = r.received(now, e.Offset)
+	case RelayJudged:
+		r.judged(e.Verdict)
+	case RelayStanding:
+		r.standing(now, e)
+	case RelayReceiverUp:
+		r.receiverUp(now)
+	case RelayReceiverDown:
+		r.receiver, r.syncAt = false, 0
+	case RelayUpJoined:
+		r.laneUp(now)
+	case RelayUpEnded:
+		r.up = false
+		r.pause()
+	case RelayDownJoined:
+		err = r.downJoined(now, e.At)
+	case RelayDownEnded:
+		r.down = false
+		r.pause()
+	case RelayCopied:
+		r.copied(now, e.N)
+	case RelaySync:
+		r.sync(now)
+	case RelayTick:
+		r.tick(now)
+	}
+	return r.out, err
+}
+
+func (r *Relay) do(what RelayDo) { r.out = append(r.out, RelayAction{Do: what}) }
+
+func (r *Relay) doOffset(what RelayDo, offset int64) {
+	r.out = append(r.out, RelayAction{Do: what, Offset: offset})
+}
+
+// end brings the transfer to its end, once.
+func (r *Relay) end(state RelayState, v RelayVerdict) {
+	r.move(state)
+	r.verdict = v
+	r.asking, r.cancelling = false, false
+	r.header = nil
+	r.do(RelaySendVerdict)
+	r.do(RelayEndUp)
+	r.do(RelayEndDown)
+}
+
+// forget ends a transfer that the receiver does not know, or that nothing moved
+// for too long. The sender may offer it again.
+func (r *Relay) forget(v RelayVerdict) {
+	r.move(RelayFailed)
+	r.verdict = v
+	r.forgotten = true
+	r.asking, r.cancelling = false, false
+	r.do(RelayEndUp)
+	r.do(RelayEndDown)
+	r.do(RelayForget)
+}
+
+// pass gives the offer to the receiver. An inline one is kept by nobody: when the
+// receiver comes back it is asked instead, and the sender offers it again.
+func (r *Relay) pass() {
+	if r.receiver {
+		r.passed = true
+		r.do(RelaySendOffer)
+	}
+}
+
+// withdraw tells the receiver of a cancel, now and when it comes back.
+func (r *Relay) withdraw() {
+	r.withdrawn = true
+	if r.receiver {
+		r.do(RelaySendCancel)
+	}
+}
+
+// whole reports whether the receiver was sent, or has, all there is: from here on
+// its verdict decides.
+func (r *Relay) whole() bool {
+	return r.asking || r.finishSent || r.cfg.Inlined || r.state != RelayOffered && r.relayed == r.cfg.Size
+}
+
+func (r *Relay) offered() {
+	switch {
+	case r.state.Ended():
+		r.acked = false
+		r.do(RelaySendVerdict)
+	case r.state == RelayOffered:
+		r.pass() // again, maybe: the receiver knows it by its id
+	case r.asking:
+		r.reoffered = true
+	default:
+		r.doOffset(RelaySendAccepted, r.confirmed)
+	}
+}
+
+func (r *Relay) finished(e RelayFinish) {
+	switch {
+	case r.state.Ended():
+		r.do(RelaySendVerdict)
+	case r.cfg.HTTP || r.cfg.Inlined || r.state == RelayOffered:
+		// Not theirs to say, or too early to mean anything.
+	default:
+		r.finish, r.digest = true, e.Digest
+		r.sendFinish()
+	}
+}
+
+// sendFinish passes Finish on. The receiver waits for both it and the bytes, so a
+// sender's may run ahead of them; ours says that they were sent.
+func (r *Relay) sendFinish() {
+	if !r.finish || !r.receiver || r.asking || r.cfg.Inlined || r.cfg.HTTP && r.state != RelayVerifying {
+		return
+	}
+	r.finishSent = true
+	r.out = append(r.out, RelayAction{Do: RelaySendFinish, Digest: r.digest})
+}
+
+func (r *Relay) cancel(now time.Time) {
+	switch {
+	case r.state.Ended():
+		r.do(RelaySendVerdict)
+	case r.whole():
+		r.cancelling = true
+		if r.receiver && !r.asking {
+			r.do(RelaySendCancel)
+		}
+	default:
+		r.withdraw()
+		r.end(RelayCancelled, RelayVerdict{Code: wire.Cancelled, Origin: wire.Origin_ORIGIN_SERVER})
+	}
+}
+
+func (r *Relay) ack() {
+	if !r.state.Ended() {
+		return
+	}
+	r.acked = true
+	if r.receiver && r.verdict.Origin == wire.Origin_ORIGIN_PEER {
+		r.do(RelaySendVerdictAck)
+	}
+}
+
+func (r *Relay) answered(now time.Time, e RelayAnswered) error {
+	if e.Decision == wire.Decision_DECISION_ACCEPT && e.Offset > r.cfg.Size {
+		return &wire.Error{Code: wire.BadParameter, Detail: "answer: the offset is behind the size"}
+	}
+	if r.state.Ended() {
+		return nil
+	}
+	e.Verdict.Origin = wire.Origin_ORIGIN_PEER
+	switch e.Decision {
+	case wire.Decision_DECISION_REFUSE:
+		if e.Verdict.Code == wire.OK {
+			return &wire.Error{Code: wire.BadParameter, Detail: "answer: a refusal without a code"}
+		}
+		r.judged(e.Verdict)
+	case wire.Decision_DECISION_HAVE:
+		r.judged(e.Verdict)
+	case wire.Decision_DECISION_ACCEPT:
+		first := r.state == RelayOffered
+		if first {
+			r.move(RelayAccepted)
+			r.progress = now
+		}
+		r.receipt, r.header = e.Verdict.Receipt, e.Verdict.Header
+		r.position(now, e.Offset)
+		if first || r.reoffered {
+			r.reoffered = false
+			r.doOffset(RelaySendAccepted, r.confirmed)
+		}
+		r.settle()
+	}
+	return nil
+}
+
+// position takes over what the receiver says to have, after its answer or
+// Standing. Only with a running down-lane it may be older than what we know.
+func (r *Relay) position(now time.Time, offset int64) {
+	r.asking = false
+	if r.down && offset < r.confirmed {
+		offset = r.confirmed
+	}
+	if offset > r.confirmed {
+		r.progress = now
+	}
+	r.risen = now
+	r.confirmed, r.claimed, r.synced, r.syncAt = offset, offset, offset, 0
+	r.relayed = max(r.relayed, offset)
+	if !r.down {
+		r.at = offset
+	}
+}
+
+// settle brings the state in line with what is known after position.
+func (r *Relay) settle() {
+	switch {
+	case r.cfg.Inlined, r.confirmed == r.cfg.Size:
+		r.move(RelayVerifying)
+	case r.state == RelayVerifying && r.at < r.cfg.Size:
+		r.move(RelayInterrupted)
+	}
+	r.stream()
+	r.sendFinish()
+	if r.cancelling && r.receiver {
+		r.do(RelaySendCancel)
+	}
+}
+
+// stream says that bytes can flow if they can.
+func (r *Relay) stream() {
+	if r.up && r.down && !r.asking && (r.state == RelayAccepted || r.state == RelayInterrupted) {
+		r.move(RelayStreaming)
+	}
+}
+
+// pause is the opposite of stream.
+func (r *Relay) pause() {
+	if r.state == RelayStreaming && !(r.up && r.down) {
+		r.move(RelayInterrupted)
+	}
+}
+
+func (r *Relay) received(now time.Time, offset int64) error {
+	if offset > r.cfg.Size {
+		return &wire.Error{Code: wire.BadParameter, Detail: "received: the offset is behind the size"}
+	}
+	if r.state.Ended() || r.asking || r.state == RelayOffered {
+		return nil
+	}
+	// The receiver may have bytes that we have not counted yet, but not without a
+	// pair of lanes: then it cannot have more than was ever relayed.
+	r.claimed = max(r.claimed, offset)
+	if r.syncAt > 0 && offset >= r.syncAt {
+		r.synced = min(max(r.synced, offset), r.relayed)
+		r.syncAt = 0
+	}
+	r.confirm(now)
+	return nil
+}
+
+// confirm counts what the receiver claims, as far as it was relayed.
+func (r *Relay) confirm(now time.Time) {
+	if r.state != RelayStreaming {
+		r.claimed = min(r.claimed, r.relayed)
+	}
+	if c := min(r.claimed, r.relayed); c > r.confirmed {
+		r.confirmed = c
+		r.progress, r.risen = now, now
+		r.doOffset(RelaySendReceived, c)
+	}
+}
+
+func (r *Relay) judged(v RelayVerdict) {
+	v.Origin = wire.Origin_ORIGIN_PEER
+	if r.state.Ended() {
+		switch {
+		case r.forgotten:
+		case r.withdrawn && (v.Code != wire.OK || r.state == RelayCancelled):
+			// It has learned of the end that we told it.
+			r.withdrawn = false
+			r.do(RelaySendVerdictAck)
+		case r.acked:
+			r.do(RelaySendVerdictAck)
+		default:
+			r.do(RelaySendVerdict) // said again until the sender has acked it
+		}
+		return
+	}
+	next := RelayFailed
+	switch {
+	case v.Code == wire.OK:
+		next = RelayDone
+		if r.receipt != wire.Receipt_RECEIPT_UNSPECIFIED && v.Receipt == wire.Receipt_RECEIPT_UNSPECIFIED {
+			v.Receipt = r.receipt
+		}
+	case v.Code == wire.Cancelled:
+		next = RelayCancelled
+	case r.state == RelayOffered && !r.cfg.Inlined:
+		next = RelayRefused
+	}
+	if next == RelayDone {
+		if r.relayed = r.cfg.Size; r.confirmed < r.cfg.Size {
+			r.confirmed, r.claimed, r.synced = r.cfg.Size, r.cfg.Size, r.cfg.Size
+			r.doOffset(RelaySendReceived, r.cfg.Size)
+		}
+	}
+	r.end(next, v)
+	if r.cfg.HTTP {
+		r.ack()
+	}
+}
+
+func (r *Relay) standing(now time.Time, e RelayStanding) {
+	if r.state.Ended() {
+		return
+	}
+	switch e.State {
+	case wire.TransferState_TRANSFER_STATE_HAVE:
+		r.judged(e.Verdict)
+	case wire.TransferState_TRANSFER_STATE_CANCELLED:
+		r.judged(RelayVerdict{Code: wire.Cancelled, Detail: e.Verdict.Detail})
+	case wire.TransferState_TRANSFER_STATE_PARTIAL:
+		if e.Size != r.cfg.Size || e.Offset > e.Size {
+			r.unknown() // of another content: ours is unknown
+			return
+		}
+		if r.state == RelayOffered {
+			return // it was asked by an offer, and answers that
+		}
+		asked := r.asking
+		r.position(now, e.Offset)
+		if asked && r.reoffered {
+			r.reoffered = false
+			r.doOffset(RelaySendAccepted, r.confirmed)
+		}
+		r.settle()
+	case wire.TransferState_TRANSFER_STATE_UNKNOWN:
+		if r.state != RelayOffered || r.cfg.Inlined {
+			r.unknown()
+		}
+	}
+}
+
+// unknown is for a transfer that the receiver does not know (any more).
+func (r *Relay) unknown() {
+	if r.cancelling { // then there is nothing left that could come
+		r.end(RelayCancelled, RelayVerdict{Code: wire.Cancelled, Origin: wire.Origin_ORIGIN_SERVER})
+		return
+	}
+	r.do(RelaySendUnknown)
+	r.forget(RelayVerdict{Code: wire.BadSendID, Detail: "the receiver does not know it", Origin: wire.Origin_ORIGIN_SERVER})
+}
+
+func (r *Relay) receiverUp(now time.Time) {
+	r.receiver = true
+	switch {
+	case r.state.Ended():
+		if r.withdrawn {
+			r.do(RelaySendCancel)
+		}
+	case r.state == RelayOffered && !(r.cfg.Inlined && r.passed):
+		r.pass()
+	default:
+		r.do(RelaySendQuery)
+	}
+}
+
+func (r *Relay) laneUp(now time.Time) {
+	r.up = true
+	if r.state.Ended() {
+		return
+	}
+	r.progress = now
+	r.stream()
+}
+
+func (r *Relay) downJoined(now time.Time, at int64) error {
+	if at < 0 || at > r.cfg.Size {
+		return &wire.Error{Code: wire.BadParameter, Detail: "range: outside of the content"}
+	}
+	r.down = true
+	if r.state.Ended() {
+		return nil
+	}
+	if r.state == RelayStreaming {
+		r.move(RelayInterrupted) // the pair that ran before has ended
+	}
+	r.at = at
+	r.relayed = max(r.relayed, at)
+	if at < r.confirmed { // it has restarted and lost some
+		r.confirmed, r.claimed = at, at
+	}
+	r.claimed, r.synced = min(r.claimed, at), min(r.synced, at)
+	r.progress = now
+	if at < r.syncAt {
+		r.syncAt = 0
+	}
+	if r.state == RelayVerifying && at < r.cfg.Size {
+		r.move(RelayInterrupted)
+	}
+	r.stream()
+	return nil
+}
+
+func (r *Relay) copied(now time.Time, n int64) {
+	if n <= 0 || r.state.Ended() {
+		return
+	}
+	r.at = min(r.at+n, r.cfg.Size)
+	r.relayed = max(r.relayed, r.at)
+	r.progress = now
+	if r.at == r.cfg.Size && r.state != RelayOffered && !r.asking {
+		r.confirm(now) // before the state says that no bytes are under way
+		r.move(RelayVerifying)
+		r.sendFinish()
+		return
+	}
+	r.confirm(now)
+}
+
+func (r *Relay) sync(now time.Time) {
+	// What was sent on a lane that broke may be lost; the present one's will come.
+	if r.state.Ended() || r.asking || !r.receiver || r.at <= r.synced {
+		return
+	}
+	r.syncAt, r.syncSent, r.risen = r.at, now, now
+	r.doOffset(RelaySendSync, r.syncAt)
+}
+
+func (r *Relay) tick(now time.Time) {
+	if r.state.Ended() {
+		return
+	}
+	switch {
+	case r.state == RelayOffered:
+		if !now.Before(r.deadline) {
+			r.withdraw()
+			r.end(RelayFailed, RelayVerdict{Code: wire.PeerNoAnswer, Origin: wire.Origin_ORIGIN_SERVER})
+		}
+		return
+	case now.Sub(r.progress) >= r.cfg.Window:
+		v := RelayVerdict{Code: wire.ConnectionLost, Detail: "no progress within the resume window", Origin: wire.Origin_ORIGIN_SERVER}
+		r.verdict = v
+		r.do(RelaySendVerdict)
+		r.forget(v)
+		return
+	}
+	if r.syncAt > 0 && r.confirmed >= r.syncAt && now.Sub(r.syncSent) >= relaySyncTrust {
+		r.synced, r.syncAt = max(r.synced, r.syncAt), 0
+	}
+	if r.at > r.confirmed && now.Sub(r.risen) >= relaySyncAfter {
+		r.sync(now)
+	}
+}
