@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/dian-im/dian/server"
+)
+
+// serveCmd is `dian serve`. Its flags count more than the environment, which
+// counts more than the config file.
+type serveCmd struct {
+	Dev           bool   `help:"Try things out: app demo, whose secret everybody knows, on this machine only."`
+	Config        string `type:"path" placeholder:"FILE" help:"YAML file; docs/configuration.md has its keys."`
+	Listen        string `placeholder:"HOST:PORT" help:"Where to listen (:7700; with --dev 127.0.0.1:7700)."`
+	ListenFile    string `type:"path" placeholder:"FILE" help:"Write the address to this file when it is listened on: with port 0 nobody else knows."`
+	TLSCert       string `name:"tls-cert" type:"path" placeholder:"FILE" help:"PEM file with the certificate."`
+	TLSKey        string `name:"tls-key" type:"path" placeholder:"FILE" help:"PEM file with its private key."`
+	ClientCA      string `name:"client-ca" type:"path" placeholder:"FILE" help:"PEM file; clients need a certificate of one of its authorities."`
+	MetricsListen string `placeholder:"HOST:PORT" help:"Where /metrics is, instead of with everything else."`
+	LogLevel      string `default:"info" enum:"debug,info,warn,error" help:"What to log to standard error: ${enum} (${default})."`
+	LogJSON       bool   `name:"log-json" help:"Log JSON."`
+}
+
+// Run serves until SIGINT or SIGTERM; the second one ends the process at once.
+func (c *serveCmd) Run(con *console) error {
+	config, err := c.config()
+	if err != nil {
+		return usage("%s", err)
+	}
+	config.Logger = c.logger(con.err)
+	relay, err := server.New(config)
+	if err != nil {
+		return usage("%s", err)
+	}
+	ctx, stop := interruptible()
+	defer stop()
+	listener, metrics, err := c.open(config)
+	if err != nil {
+		_ = relay.Shutdown(ctx) // nothing runs yet
+		return err
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	running.Go(func() { c.reloadOnSignal(ctx, relay, config.Logger) })
+	if metrics != nil {
+		running.Go(func() { serveMetrics(ctx, relay, metrics, config.Logger) })
+	}
+	con.say("dian listens on %s", listenURL(config, listener.Addr()))
+	if config.Dev {
+		flag := ""
+		if listener.Addr().String() != "127.0.0.1:7700" {
+			flag = " --server " + listenURL(config, listener.Addr())
+		}
+		con.say("try it: dian listen --user bob%s   and, elsewhere: dian cmd --user alice bob hello%s", flag, flag)
+	}
+	return relay.Serve(ctx, listener)
+}
+
+// config is what file, environment and flags say together.
+func (c *serveCmd) config() (server.Config, error) {
+	config, err := server.LoadConfig(c.Config)
+	if err != nil {
+		return config, err
+	}
+	if c.Dev {
+		config.Dev = true
+		config.Apps = append(server.DevConfig().Apps, config.Apps...)
+	}
+	for flag, field := range map[*string]*string{
+		&c.Listen: &config.Listen, &c.MetricsListen: &config.MetricsListen,
+		&c.TLSCert: &config.TLS.CertFile, &c.TLSKey: &config.TLS.KeyFile, &c.ClientCA: &config.TLS.ClientCAFile,
+	} {
+		if *flag != "" {
+			*field = *flag
+		}
+	}
+	if config.Listen == "" {
+		config.Listen = ":7700"
+		if config.Dev {
+			config.Listen = "127.0.0.1:7700"
+		}
+	}
+	return config, nil
+}
+
+func (c *serveCmd) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		panic("dian: the grammar lets a wrong log level pass: " + err.Error())
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogJSON {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// open opens the listeners; metrics is nil without one.
+func (c *serveCmd) open(config server.Config) (listener, metrics net.Listener, err error) {
+	if listener, err = c.openOne("--listen", config, config.Listen); err != nil {
+		return nil, nil, err
+	}
+	if config.MetricsListen != "" {
+		if metrics, err = c.openOne("--metrics-listen", config, config.MetricsListen); err != nil {
+			listener.Close()
+			return nil, nil, err
+		}
+	}
+	if c.ListenFile != "" {
+		if err := writeWhole(c.ListenFile, listener.Addr().String()+"\n"); err != nil {
+			listener.Close()
+			if metrics != nil {
+				metrics.Close()
+			}
+			return nil, nil, usage("--listen-file: %s", err)
+		}
+	}
+	return listener, metrics, nil
+}
+
+func (c *serveCmd) openOne(flag string, config server.Config, address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, usage("%s: cannot listen on %s: %s", flag, quote(address), plainNet(err))
+	}
+	if config.Dev {
+		if err := server.CheckDevAddress(listener.Addr()); err != nil {
+			listener.Close()
+			return nil, usage("%s: %s", flag, err)
+		}
+	}
+	return listener, nil
+}
+
+// plainNet takes operation and address off a network error, which our text has.
+func plainNet(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Err != nil {
+		return e.Err
+	}
+	return err
+}
+
+// writeWhole writes a file so that a reader sees all of it or nothing.
+func writeWhole(path, text string) error {
+	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = temp.WriteString(text)
+	if err = errors.Join(err, temp.Close()); err == nil {
+		err = os.Rename(temp.Name(), path)
+	}
+	if err != nil {
+		os.Remove(temp.Name())
+	}
+	return err
+}
+
+// listenURL is what to give to --server on this machine.
+func listenURL(config server.Config, address net.Addr) string {
+	scheme := "http"
+	if config.TLS.CertFile != "" {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s://%s", scheme, address)
+}
+
+// reloadOnSignal reads keys and certificates again at each SIGHUP until ctx ends.
+// What is wrong is logged, and the old ones stay.
+func (c *serveCmd) reloadOnSignal(ctx context.Context, relay *server.Server, log *slog.Logger) {
+	hangups := make(chan os.Signal, 1)
+	notifyReload(hangups)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-hangups:
+		case <-ctx.Done():
+			return
+		}
+		config, err := c.config()
+		if err == nil {
+			err = relay.Reload(config)
+		}
+		if err != nil {
+			log.Error("keys and certificates stay as they were", "err", err)
+			continue
+		}
+		log.Info("keys and certificates reloaded")
+	}
+}
+
+// serveMetrics serves /metrics and health on a listener of their own.
+func serveMetrics(ctx context.Context, relay *server.Server, listener net.Listener, log *slog.Logger) {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", relay.MetricsHandler())
+	mux.Handle("GET /healthz", relay)
+	mux.Handle("GET /readyz", relay)
+	web := &http.Server{
+		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { web.Close() })
+	defer stop()
+	if err := web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		log.Error("metrics are not served any more", "err", err)
+	}
+}
