@@ -1,0 +1,249 @@
+package dian
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dian-im/dian/internal/link"
+	"github.com/dian-im/dian/internal/wire"
+)
+
+// commands joins the two machines of commands, outbox and inorder, to a client:
+// it gives them the time and does what they say.
+type commands struct {
+	c    *Client
+	kick chan struct{} // capacity 1: keepTime looks again
+
+	mu   sync.Mutex // guards what follows
+	box  *outbox
+	line *link.Link // the session, once unresolved commands were sent on it
+	wake time.Time  // what keepTime waits for; zero: nothing
+	off  *Error
+
+	inMu sync.Mutex // guards in
+	in   *inorder
+}
+
+func newCommands(c *Client) *commands {
+	random := func() uint64 {
+		for {
+			if n := rand.Uint64(); n != 0 {
+				return n
+			}
+		}
+	}
+	return &commands{
+		c: c, kick: make(chan struct{}, 1),
+		box: newOutbox(c.opts.commandTimeout, random),
+		in:  newInorder(c.opts.ackHandled),
+	}
+}
+
+// SendCmd sends up to 65,536 bytes to a user, in one piece; they are copied. It
+// does not wait: the Task and SendCmdResult tell the result. Commands of this
+// client to one target arrive in the order of the calls and once each, over lost
+// connections too (SEMANTICS.md, decision 7). A command cannot be cancelled.
+//
+// Results: 0 the peer has it, 603 it is offline, 604 no answer in time or fate
+// unknown, 602 its queue is full, 606 it refused, 1100 too large, 1102 bad target,
+// 5 bad option, 207 the line was down for too long, 1111 more than 65,536 commands
+// or 64 MiB of them are under way, 12 the client is closed, 23 not allowed.
+func (c *Client) SendCmd(target string, data []byte, opts ...SendOption) *Task {
+	t := newTask(c, Command, target, newSendOptions(opts))
+	if t.ended() {
+		return t
+	}
+	if limit := c.limit((*wire.Limits).GetCommandBytes, wire.CommandBytes); len(data) > limit {
+		t.finish(Result{Size: int64(len(data)), Err: localError(t.op(), target, ErrCommandTooLarge, "", nil)})
+		return t
+	}
+	c.commands.send(t, bytes.Clone(data))
+	return t
+}
+
+func (m *commands) send(t *Task, data []byte) {
+	m.mu.Lock()
+	if m.off != nil {
+		off := m.off
+		m.mu.Unlock()
+		t.finish(Result{Size: int64(len(data)), Err: off.with(t.op(), t.target)})
+		return
+	}
+	taken := m.box.add(time.Now(), &outCommand{
+		id: t.id, target: t.target, data: data, meta: bytes.Clone(t.opts.meta), task: t, wait: t.opts.wait,
+	})
+	m.doAndUnlock()
+	if !taken {
+		t.finish(Result{Size: int64(len(data)), Err: localError(t.op(), t.target, ErrOverLimit, "too many commands under way", nil)})
+	}
+}
+
+// doAndUnlock does what the outbox says: frames with the lock held, so that they
+// keep their order, and results without it.
+func (m *commands) doAndUnlock() {
+	frames, outcomes := m.box.take()
+	for _, f := range frames {
+		if m.line != nil {
+			// An error ends the session; lineDown and lineUp then send it again.
+			_ = m.c.sendOn(m.line, &wire.Frame{Body: &wire.Frame_Command{Command: f}})
+		}
+	}
+	if at, ok := m.box.wake(); ok && (m.wake.IsZero() || at.Before(m.wake)) {
+		m.wake = at
+		select {
+		case m.kick <- struct{}{}:
+		default:
+		}
+	}
+	m.mu.Unlock()
+	for _, o := range outcomes {
+		r := Result{Reply: o.reply, Size: int64(len(o.command.data))}
+		if o.code != OK {
+			r.Reply = nil
+			r.Err = &Error{Op: "send command", Peer: o.command.target, Origin: o.origin, Code: o.code, Detail: o.detail}
+		}
+		o.command.task.finish(r)
+	}
+}
+
+// keepTime tells the outbox when it is time.
+func (m *commands) keepTime() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-m.c.ctx.Done():
+			return
+		case <-m.kick:
+		case <-timer.C:
+			m.mu.Lock()
+			m.box.tick(time.Now())
+			m.wake = time.Time{}
+			m.doAndUnlock()
+		}
+		m.mu.Lock()
+		at := m.wake
+		m.mu.Unlock()
+		if !at.IsZero() {
+			timer.Reset(time.Until(at))
+		}
+	}
+}
+
+// lineUp sends what has no result, before anything new, and lets new ones go.
+func (m *commands) lineUp(l *link.Link) {
+	m.inMu.Lock()
+	m.in.lineUp()
+	m.inMu.Unlock()
+	m.mu.Lock()
+	m.line = l
+	m.box.lineUp(time.Now())
+	m.doAndUnlock()
+}
+
+func (m *commands) lineDown() {
+	m.mu.Lock()
+	m.line = nil
+	m.box.lineDown()
+	m.doAndUnlock()
+}
+
+func (m *commands) result(r *wire.CommandResult) {
+	m.mu.Lock()
+	m.box.result(time.Now(), r)
+	m.doAndUnlock()
+}
+
+// lose ends all commands because the line was down for too long.
+func (m *commands) lose() {
+	m.mu.Lock()
+	if m.line == nil {
+		m.box.end(Local, ErrConnectionLost, "")
+	}
+	m.doAndUnlock()
+}
+
+func (m *commands) close(why *Error) {
+	m.mu.Lock()
+	m.off = why
+	m.box.end(why.Origin, why.Code, why.Detail)
+	m.doAndUnlock()
+}
+
+// arrive takes a command from a peer, on the session's reader.
+func (m *commands) arrive(l *link.Link, c *wire.Command) {
+	h := &m.c.opts.handler
+	if h.NotifyCmdData == nil && h.HandleCmd == nil {
+		m.ack(l, final(c, ErrPeerRefused, nil, "commands are not handled"))
+		return
+	}
+	m.inMu.Lock()
+	d, ack := m.in.arrive(time.Now(), c)
+	m.inMu.Unlock()
+	if d != nil {
+		m.c.notify(func() { m.handle(d) })
+	}
+	if ack != nil { // after the command is queued: 0 says that it is
+		m.ack(l, ack)
+	}
+}
+
+// refuse answers a command whose fields are wrong, which a good server stops.
+func (m *commands) refuse(l *link.Link, c *wire.Command, err error) {
+	if wire.CheckSendID(c.GetId()) == nil {
+		m.ack(l, final(c, checkError("", "", err).Code, nil, ""))
+	}
+}
+
+func (m *commands) ack(l *link.Link, a *wire.CommandAck) {
+	// An error ends the session, and the sender asks again.
+	_ = m.c.sendOn(l, &wire.Frame{Body: &wire.Frame_CommandAck{CommandAck: a}})
+}
+
+// handle gives a command to the application, on the callback goroutine.
+func (m *commands) handle(d *inCommand) {
+	h := &m.c.opts.handler
+	data := CmdData{Source: d.source, SendID: d.id, Data: d.data, Meta: d.meta}
+	var reply []byte
+	var err error
+	if h.HandleCmd != nil {
+		reply, err = h.HandleCmd(data)
+	} else {
+		h.NotifyCmdData(data)
+	}
+	code, detail := OK, ""
+	switch limit := m.c.limit((*wire.Limits).GetReplyBytes, wire.ReplyBytes); {
+	case err != nil:
+		reply = nil
+		code, detail = handlerCode(err)
+	case len(reply) > limit:
+		reply, code, detail = nil, ErrCommandTooLarge, "the reply is too large"
+	}
+	m.inMu.Lock()
+	ack := m.in.handled(d, code, bytes.Clone(reply), detail)
+	m.inMu.Unlock()
+	if ack != nil {
+		_ = m.c.sendFrame(&wire.Frame{Body: &wire.Frame_CommandAck{CommandAck: ack}})
+	}
+}
+
+// handlerCode is what a sender gets for a handler's error: the code it carries,
+// or 606. Only an *Error's Detail travels: other texts may hold paths or names.
+func handlerCode(err error) (Code, string) {
+	code := CodeOf(err)
+	if code == OK || code == ErrUnknown {
+		code = ErrPeerRefused
+	}
+	detail := ""
+	if e, ok := errors.AsType[*Error](err); ok {
+		detail = strings.ToValidUTF8(e.Detail, "")
+		if len(detail) > wire.DetailBytes {
+			detail = strings.ToValidUTF8(detail[:wire.DetailBytes], "")
+		}
+	}
+	return code, detail
+}

@@ -1,0 +1,92 @@
+package dian
+
+import (
+	"bytes"
+	"runtime"
+	"strconv"
+	"sync"
+)
+
+// events runs a client's callbacks, one after the other, in the order of notify.
+// Its queue is not bounded itself; what can be many is bounded before: results by
+// the tasks, commands by the delivery queue, progress and presence by merging.
+//
+// The goroutine exists only while there is something to call, so an idle client
+// has none, and a callback that comes after Close still runs.
+type events struct {
+	mu      sync.Mutex
+	queue   []func()
+	running bool
+	runner  uint64    // the goroutine that runs callbacks, while one does
+	idle    sync.Cond // running has become false; uses mu
+}
+
+func newEvents() *events {
+	e := new(events)
+	e.idle.L = &e.mu
+	return e
+}
+
+// notify queues fn. It never waits.
+func (e *events) notify(fn func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.queue = append(e.queue, fn)
+	if !e.running {
+		e.running = true
+		go e.run()
+	}
+}
+
+func (e *events) run() {
+	id := goroutineID()
+	e.mu.Lock()
+	e.runner = id
+	for len(e.queue) > 0 {
+		batch := e.queue
+		e.queue = nil
+		e.mu.Unlock()
+		for i, fn := range batch {
+			batch[i] = nil
+			fn()
+		}
+		e.mu.Lock()
+	}
+	e.running, e.runner = false, 0
+	e.idle.Broadcast()
+	e.mu.Unlock()
+}
+
+// wait returns when nothing is queued or running. Inside a callback it returns at
+// once: what is queued runs behind that callback.
+func (e *events) wait() {
+	id := goroutineID()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.running && e.runner != id {
+		e.idle.Wait()
+	}
+}
+
+// inside reports whether it is called by a callback.
+func (e *events) inside() bool {
+	id := goroutineID()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.running && e.runner == id
+}
+
+// goroutineID returns the number that a stack trace shows. Go hides it so that no
+// state hangs on it; here it only tells whether Close was called inside a
+// callback, which a context could tell only if every callback passed one on.
+func goroutineID() uint64 {
+	var b [64]byte
+	text := b[:runtime.Stack(b[:], false)] // "goroutine 18 [running]:…"
+	text = bytes.TrimPrefix(text, []byte("goroutine "))
+	n, _, _ := bytes.Cut(text, []byte(" "))
+	id, err := strconv.ParseUint(string(n), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return id
+}

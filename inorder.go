@@ -1,0 +1,320 @@
+package dian
+
+import (
+	"container/list"
+	"time"
+
+	"github.com/dian-im/dian/internal/wire"
+)
+
+// Bounds of what a receiver of commands keeps. Peers choose what they send, so
+// each is held whatever they do.
+const (
+	maxDelivery      = 1024    // commands that wait for the application
+	maxDeliveryBytes = 4 << 20 // their data
+
+	maxInStreams    = 4096     // the least recently used one is forgotten
+	maxAnswers      = 4096     // remembered of one stream
+	maxAnswerBytes  = 16 << 20 // replies remembered of one stream
+	maxReplyBytes   = 64 << 20 // replies remembered of all
+	maxKnownIDs     = 65536    // ids of unordered commands, the oldest are forgotten
+	commandMemory   = 10 * time.Minute
+	replyMemoryCost = 64 // what an empty reply counts
+)
+
+// inorder is the receiver's side of docs/protocol.md §6: which command is
+// delivered and what is answered. It has no clock, goroutine or I/O. Its memory
+// is that of one life of the receiver.
+type inorder struct {
+	ackHandled bool
+
+	line    uint64 // counts sessions: a ref counts only in its own
+	streams map[streamKey]*inStream
+	recent  list.List // of *inStream, the most recently used in front
+	ids     map[idKey]*inCommand
+	idOrder []*inCommand // by age
+	cached  int          // cost of all remembered replies
+
+	queued, queuedBytes int
+}
+
+type streamKey struct {
+	source string
+	stream uint64
+}
+
+type idKey struct{ source, id string }
+
+// An inStream is what is known of one sender's stream.
+type inStream struct {
+	key     streamKey
+	next    uint64 // the seq that is delivered next
+	floor   uint64 // the highest that the sender has told
+	answers map[uint64]*inCommand
+	cached  int // cost of their replies
+	used    time.Time
+	place   *list.Element
+}
+
+// An inCommand is a command that is delivered, and what was answered to it.
+type inCommand struct {
+	source, id string
+	data, meta []byte // until it is handled
+	size       int
+
+	stream *inStream // nil for an unordered one
+	seq    uint64
+	at     time.Time
+
+	ref, line uint64 // whom to answer
+	handled   bool
+	known     bool // still remembered
+	code      Code
+	reply     []byte
+	detail    string
+}
+
+func (c *inCommand) cost() int { return len(c.reply) + replyMemoryCost }
+
+func newInorder(ackHandled bool) *inorder {
+	return &inorder{
+		ackHandled: ackHandled,
+		streams:    map[streamKey]*inStream{},
+		ids:        map[idKey]*inCommand{},
+	}
+}
+
+// lineUp begins a session: refs of the one before are void, its sender will ask
+// again.
+func (r *inorder) lineUp() { r.line++ }
+
+// arrive takes a command that has been checked. A command that is returned is to
+// be delivered behind the ones before; an ack that is returned is to be sent.
+func (r *inorder) arrive(now time.Time, c *wire.Command) (*inCommand, *wire.CommandAck) {
+	r.forget(now)
+	if c.GetStream() == 0 {
+		return r.unordered(now, c)
+	}
+	key := streamKey{c.GetSource().GetUser(), c.GetStream()}
+	s := r.streams[key]
+	if s == nil {
+		switch {
+		case c.GetResent():
+			return nil, final(c, ErrPeerNoAnswer, nil, "the receiver has restarted, or forgotten")
+		case c.GetSeq() > c.GetFloor():
+			return nil, gap(c, c.GetFloor())
+		}
+		s = &inStream{key: key, next: c.GetFloor(), floor: c.GetFloor()}
+		s.place = r.recent.PushFront(s)
+		r.streams[key] = s
+		for len(r.streams) > maxInStreams {
+			r.drop(r.recent.Back().Value.(*inStream))
+		}
+	}
+	s.used = now
+	r.recent.MoveToFront(s.place)
+	r.raise(s, c.GetFloor())
+	switch seq := c.GetSeq(); {
+	case seq > s.next:
+		return nil, gap(c, s.next)
+	case seq < s.next:
+		return nil, r.again(s, c)
+	}
+	if r.full(c) || len(s.answers) >= maxAnswers || s.cached > maxAnswerBytes {
+		return nil, final(c, ErrPeerBusy, nil, "")
+	}
+	s.next++
+	d := r.deliver(now, c)
+	d.stream, d.seq = s, c.GetSeq()
+	if !r.ackHandled {
+		return d, final(c, OK, nil, "")
+	}
+	if s.answers == nil {
+		s.answers = map[uint64]*inCommand{}
+	}
+	s.answers[d.seq] = d
+	d.known = true
+	r.charge(d, 1)
+	return d, nil
+}
+
+// raise notes a floor. Replies below it will not be asked for again.
+func (r *inorder) raise(s *inStream, floor uint64) {
+	if floor <= s.floor {
+		return
+	}
+	if floor-s.floor < uint64(len(s.answers)) {
+		for seq := s.floor; seq < floor; seq++ {
+			r.unlearn(s, seq)
+		}
+	} else { // the peer chooses the step: do not count through it
+		for seq := range s.answers {
+			if seq < floor {
+				r.unlearn(s, seq)
+			}
+		}
+	}
+	s.floor = floor
+	s.next = max(s.next, floor)
+}
+
+func (r *inorder) unlearn(s *inStream, seq uint64) {
+	if d := s.answers[seq]; d != nil {
+		delete(s.answers, seq)
+		r.charge(d, -1)
+		d.known = false
+	}
+}
+
+// charge counts what is remembered of a command, once with 1 and once with -1.
+func (r *inorder) charge(d *inCommand, sign int) {
+	r.cached += sign * d.cost()
+	if d.stream != nil {
+		d.stream.cached += sign * d.cost()
+	}
+}
+
+// again answers a command of a known stream that came before.
+func (r *inorder) again(s *inStream, c *wire.Command) *wire.CommandAck {
+	if !r.ackHandled && c.GetSeq() >= s.floor {
+		return final(c, OK, nil, "")
+	}
+	d := s.answers[c.GetSeq()]
+	if d == nil { // below the floor: the sender has its result and ignores this one
+		return final(c, ErrPeerNoAnswer, nil, "")
+	}
+	return r.repeat(d, c)
+}
+
+// repeat answers as before, or notes whom to answer when the handler returns.
+func (r *inorder) repeat(d *inCommand, c *wire.Command) *wire.CommandAck {
+	if !d.handled && r.ackHandled {
+		d.ref, d.line = c.GetRef(), r.line
+		return nil
+	}
+	return final(c, d.code, d.reply, d.detail)
+}
+
+// unordered delivers a command of stream 0 unless its id is known.
+func (r *inorder) unordered(now time.Time, c *wire.Command) (*inCommand, *wire.CommandAck) {
+	key := idKey{c.GetSource().GetUser(), c.GetId()}
+	if d := r.ids[key]; d != nil {
+		return nil, r.repeat(d, c)
+	}
+	if r.full(c) {
+		return nil, final(c, ErrPeerBusy, nil, "")
+	}
+	d := r.deliver(now, c)
+	d.known = true
+	r.ids[key] = d
+	r.idOrder = append(r.idOrder, d)
+	r.charge(d, 1)
+	if r.ackHandled {
+		return d, nil
+	}
+	return d, final(c, OK, nil, "")
+}
+
+func (r *inorder) full(c *wire.Command) bool {
+	return r.queued >= maxDelivery ||
+		r.queued > 0 && r.queuedBytes+len(c.GetData())+len(c.GetMeta()) > maxDeliveryBytes
+}
+
+func (r *inorder) deliver(now time.Time, c *wire.Command) *inCommand {
+	d := &inCommand{
+		source: c.GetSource().GetUser(), id: c.GetId(), data: c.GetData(), meta: c.GetMeta(),
+		size: len(c.GetData()) + len(c.GetMeta()), at: now, ref: c.GetRef(), line: r.line,
+	}
+	r.queued++
+	r.queuedBytes += d.size
+	return d
+}
+
+// handled notes that the application is done with a command. The ack is to be
+// sent, if there is one.
+func (r *inorder) handled(d *inCommand, code Code, reply []byte, detail string) *wire.CommandAck {
+	r.queued--
+	r.queuedBytes -= d.size
+	d.data, d.meta, d.handled = nil, nil, true
+	if !r.ackHandled {
+		return nil
+	}
+	if d.known {
+		r.charge(d, -1)
+	}
+	d.code, d.reply, d.detail = code, reply, detail
+	if d.known {
+		r.charge(d, 1)
+		r.shed(d.stream)
+	}
+	if d.line != r.line {
+		return nil // its line broke: the sender asks again, or has given up
+	}
+	return &wire.CommandAck{
+		Ref: d.ref, Id: d.id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
+		Code: uint32(code), Reply: reply, Detail: detail,
+	}
+}
+
+// shed forgets streams and ids until the replies fit, but not the stream keep.
+// What is forgotten is answered 604 when it is asked for again: never delivered twice.
+func (r *inorder) shed(keep *inStream) {
+	for r.cached > maxReplyBytes {
+		oldest := r.recent.Back()
+		if oldest != nil && oldest.Value.(*inStream) == keep {
+			oldest = oldest.Prev()
+		}
+		switch {
+		case oldest != nil:
+			r.drop(oldest.Value.(*inStream))
+		case len(r.idOrder) > 0:
+			r.dropID()
+		default:
+			return
+		}
+	}
+}
+
+// forget drops what is too old or too much.
+func (r *inorder) forget(now time.Time) {
+	for e := r.recent.Back(); e != nil; e = r.recent.Back() {
+		s := e.Value.(*inStream)
+		if now.Sub(s.used) <= commandMemory {
+			break
+		}
+		r.drop(s)
+	}
+	for len(r.idOrder) > 0 && (len(r.idOrder) >= maxKnownIDs || now.Sub(r.idOrder[0].at) > commandMemory) {
+		r.dropID()
+	}
+}
+
+func (r *inorder) dropID() {
+	d := r.idOrder[0]
+	r.idOrder[0] = nil
+	r.idOrder = r.idOrder[1:]
+	delete(r.ids, idKey{d.source, d.id})
+	r.charge(d, -1)
+	d.known = false
+}
+
+func (r *inorder) drop(s *inStream) {
+	for seq := range s.answers {
+		r.unlearn(s, seq)
+	}
+	r.recent.Remove(s.place)
+	delete(r.streams, s.key)
+}
+
+func final(c *wire.Command, code Code, reply []byte, detail string) *wire.CommandAck {
+	return &wire.CommandAck{
+		Ref: c.GetRef(), Id: c.GetId(), Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
+		Code: uint32(code), Reply: reply, Detail: detail,
+	}
+}
+
+func gap(c *wire.Command, next uint64) *wire.CommandAck {
+	return &wire.CommandAck{
+		Ref: c.GetRef(), Id: c.GetId(), Outcome: wire.CommandOutcome_COMMAND_OUTCOME_GAP, Next: next,
+	}
+}

@@ -1,0 +1,158 @@
+package dian
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dian-im/dian/internal/wire"
+)
+
+func command(stream, seq, floor uint64, resent bool) *wire.Command {
+	return &wire.Command{
+		Id: fmt.Sprintf("%d/%d", stream, seq), Source: &wire.Peer{User: "alice"}, Ref: 100*stream + seq,
+		Stream: stream, Seq: seq, Floor: floor, Resent: resent, Data: []byte("data"),
+	}
+}
+
+// answerOf arrives with a command and writes down what the receiver does.
+func answerOf(r *inorder, now time.Time, c *wire.Command) string {
+	d, a := r.arrive(now, c)
+	s := ""
+	if d != nil {
+		s = "delivers"
+	}
+	switch {
+	case a == nil:
+	case a.Ref != c.Ref || a.Id != c.Id:
+		s += " acks another command"
+	case a.Outcome == wire.CommandOutcome_COMMAND_OUTCOME_GAP:
+		s += fmt.Sprintf(" gap %d", a.Next)
+	default:
+		s += fmt.Sprintf(" final %d", a.Code)
+	}
+	return s
+}
+
+// The table of docs/protocol.md §6, line by line.
+func TestReceiverFollowsTheTable(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	r := newInorder(false)
+	for i, c := range []struct {
+		command *wire.Command
+		want    string
+	}{
+		{command(0, 0, 0, false), "delivers final 0"},
+		{command(0, 0, 0, false), " final 0"},
+		{command(1, 3, 3, true), " final 604"},
+		{command(1, 4, 3, false), " gap 3"},
+		{command(1, 3, 3, false), "delivers final 0"},
+		{command(1, 3, 3, true), " final 0"},
+		{command(1, 5, 3, false), " gap 4"},
+		{command(1, 4, 3, true), "delivers final 0"},
+		{command(1, 9, 8, false), " gap 8"}, // the floor rises above next
+		{command(1, 7, 5, true), " final 604"},
+		{command(1, 8, 8, false), "delivers final 0"},
+		{command(2, 1, 1, false), "delivers final 0"}, // another stream
+		{command(1, math.MaxUint64-1, math.MaxUint64-1, false), "delivers final 0"},
+	} {
+		if got := answerOf(r, now, c.command); got != c.want {
+			t.Errorf("%d: %v: receiver %q, want %q", i, c.command, got, c.want)
+		}
+	}
+	// Ten minutes later all of it is forgotten.
+	now = now.Add(commandMemory + time.Second)
+	if got, want := answerOf(r, now, command(0, 0, 0, false)), "delivers final 0"; got != want {
+		t.Errorf("id after 10 minutes: %q, want %q", got, want)
+	}
+	if got, want := answerOf(r, now, command(2, 2, 2, true)), " final 604"; got != want {
+		t.Errorf("stream after 10 minutes: %q, want %q", got, want)
+	}
+}
+
+func TestReplyIsRepeatedUntilTheFloorPasses(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	r := newInorder(true)
+	r.lineUp()
+	d, a := r.arrive(now, command(1, 1, 1, false))
+	if d == nil || a != nil {
+		t.Fatalf("delivered %v, ack %v; want no ack before it is handled", d, a)
+	}
+	again := command(1, 1, 1, true)
+	again.Ref = 77
+	if d, a := r.arrive(now, again); d != nil || a != nil {
+		t.Fatalf("the same again: delivered %v, ack %v; want neither", d, a)
+	}
+	ack := r.handled(d, ErrNoSpace, []byte("reply"), "detail")
+	want := &wire.CommandAck{Ref: 77, Id: d.id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
+		Code: uint32(ErrNoSpace), Reply: []byte("reply"), Detail: "detail"}
+	if diff := cmp.Diff(want.String(), ack.String()); diff != "" {
+		t.Errorf("ack (-want +got):\n%s", diff)
+	}
+	if _, a := r.arrive(now, again); a == nil || string(a.Reply) != "reply" || Code(a.Code) != ErrNoSpace {
+		t.Errorf("repeated ack %v, want the reply again", a)
+	}
+	r.arrive(now, command(1, 2, 2, false))
+	if _, a := r.arrive(now, again); a == nil || Code(a.Code) != ErrPeerNoAnswer || a.Reply != nil {
+		t.Errorf("below the floor: ack %v, want 604 without reply", a)
+	}
+}
+
+func TestAckOfABrokenLineIsNotSent(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	r := newInorder(true)
+	r.lineUp()
+	d, _ := r.arrive(now, command(1, 1, 1, false))
+	r.lineUp()
+	if ack := r.handled(d, OK, nil, ""); ack != nil {
+		t.Errorf("ack %v with a ref of the line before", ack)
+	}
+	if got, want := answerOf(r, now, command(1, 1, 1, true)), " final 0"; got != want {
+		t.Errorf("sent again: %q, want %q", got, want)
+	}
+}
+
+// What a peer can make us keep is bounded, whatever it sends.
+func TestReceiverMemoryIsBounded(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	t.Run("streams", func(t *testing.T) {
+		r := newInorder(true)
+		for i := range uint64(2 * maxInStreams) {
+			if d, _ := r.arrive(now, command(i+1, 1, 1, false)); d != nil {
+				r.handled(d, OK, make([]byte, 32<<10), "")
+			}
+			if len(r.streams) > maxInStreams || r.cached > maxReplyBytes {
+				t.Fatalf("%d streams with %d bytes of replies", len(r.streams), r.cached)
+			}
+		}
+		if r.queued != 0 {
+			t.Errorf("%d queued, want 0", r.queued)
+		}
+	})
+	t.Run("answers of one stream", func(t *testing.T) {
+		r := newInorder(true)
+		for i := range uint64(2 * maxAnswers) { // a floor that never rises
+			if d, _ := r.arrive(now, command(1, i+1, 1, false)); d != nil {
+				r.handled(d, OK, make([]byte, wire.ReplyBytes), "")
+			}
+		}
+		if r.cached > maxAnswerBytes+wire.ReplyBytes+maxAnswers*replyMemoryCost {
+			t.Errorf("%d bytes of replies kept of one stream", r.cached)
+		}
+	})
+	t.Run("ids", func(t *testing.T) {
+		r := newInorder(false)
+		for i := range 2 * maxKnownIDs {
+			c := command(0, 0, 0, false)
+			c.Id = fmt.Sprint(i)
+			d, _ := r.arrive(now, c)
+			r.handled(d, OK, nil, "")
+		}
+		if len(r.ids) > maxKnownIDs || len(r.idOrder) > maxKnownIDs {
+			t.Errorf("%d ids kept", len(r.ids))
+		}
+	})
+}

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package dian
+
+const openNonblock = 0
