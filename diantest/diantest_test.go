@@ -1,0 +1,55 @@
+package diantest_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/dian-im/dian"
+	"github.com/dian-im/dian/diantest"
+)
+
+func TestTransfersSurviveCutAndRestart(t *testing.T) {
+	relay := diantest.New(t)
+	content := bytes.Repeat([]byte("0123456789abcdef"), 2<<20) // 32 MiB
+	got := make(chan []byte, 2)
+	relay.Client("bob", dian.WithHandler(dian.Handler{NotifyBufferData: func(b dian.BufferData) { got <- b.Data }}))
+	alice := relay.Client("alice", dian.WithSendOnly())
+	for name, fault := range map[string]func(){"cut": relay.Cut, "restart": relay.Restart} {
+		task := alice.SendBuffer("bob", content)
+		for sent := int64(0); sent == 0; sent, _ = task.Progress() {
+			select {
+			case <-task.Done():
+				t.Fatalf("%s: done before the fault: %v", name, task.Wait(t.Context()))
+			default:
+			}
+		}
+		fault()
+		if err := task.Wait(t.Context()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !bytes.Equal(<-got, content) {
+			t.Errorf("%s: the content is another one", name)
+		}
+	}
+	if len(got) != 0 {
+		t.Errorf("%d more buffers were delivered", len(got))
+	}
+}
+
+func TestFailNextRefusesOnce(t *testing.T) {
+	relay := diantest.New(t)
+	relay.Client("bob", dian.WithHandler(dian.Handler{NotifyCmdData: func(dian.CmdData) {}, NotifyBufferData: func(dian.BufferData) {}}))
+	alice := relay.Client("alice", dian.WithSendOnly())
+	relay.FailNext(dian.ErrNoPermission)
+	relay.FailNext(dian.ErrOverLimit)
+	if err := alice.SendCmd("bob", nil).Wait(t.Context()); !errors.Is(err, dian.ErrNoPermission) {
+		t.Errorf("the first send: %v, want %v", err, dian.ErrNoPermission)
+	}
+	if err := alice.SendBuffer("bob", nil).Wait(t.Context()); !errors.Is(err, dian.ErrOverLimit) {
+		t.Errorf("the second send: %v, want %v", err, dian.ErrOverLimit)
+	}
+	if err := alice.SendCmd("bob", nil).Wait(t.Context()); err != nil {
+		t.Errorf("the third send: %v", err)
+	}
+}
