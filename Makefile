@@ -1,0 +1,56 @@
+# The commands people type. `make test` is what a change must pass (with .ci/run around it);
+# `make bench` measures; `make generate` rewrites the generated files.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO    ?= go
+TOOL  := $(GO) tool -modfile=tools.mod
+BIN   := bin/dian
+
+.PHONY: help build test test-go test-386 test-real lint generate generate-check cross fuzz bench bench-peers clean
+
+help: ## say what there is
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+build: ## build bin/dian
+	$(GO) build -buildvcs=auto -trimpath -o $(BIN) ./cmd/dian
+
+test: ## all that a change must pass, except the cross builds and generated files
+	./test/setup.sh
+	$(MAKE) lint test-go test-386 fuzz test-real
+
+lint: ## gofmt, vet, go fix, staticcheck, buf lint
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	@out=$$($(GO) fix -diff ./... 2>&1) || { echo "$$out"; echo "go fix has something to say: run go fix ./..."; exit 1; }
+	$(TOOL) staticcheck ./...
+	$(TOOL) buf lint
+
+test-go: ## unit, SDK and CLI tests under the race detector
+	$(GO) test -race -shuffle=on -count=1 -timeout 15m ./...
+
+test-386: ## the same tests as a 32-bit program
+	GOARCH=386 CGO_ENABLED=0 $(GO) test -count=1 -timeout 15m ./...
+
+test-real: ## curl, tus-js-client, proxies, TLS, kill -9: real programs side by side
+	cd test && $(GO) vet ./... && $(GO) test -count=1 -timeout 20m ./...
+
+fuzz: ## a few seconds of every fuzz target (FUZZTIME=5s)
+	./test/fuzz.sh $${FUZZTIME:-3s}
+
+generate: ## rewrite the code generated from proto/
+	$(TOOL) buf generate
+
+generate-check: ## fail if the generated code is not fresh
+	$(MAKE) generate
+	@git diff --exit-code -- '*.pb.go' || { echo "generated code was not fresh: run make generate"; exit 1; }
+
+cross: ## build for every platform that we promise
+	./test/cross.sh
+
+bench: ## speed and memory beside a bare relay and NATS, five rounds (ROUNDS=5, GIB=1)
+	cd bench && $(GO) run . -rounds $${ROUNDS:-5} -gib $${GIB:-1}
+
+clean:
+	rm -rf bin dist

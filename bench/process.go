@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// bench holds what the measurements share.
+type bench struct {
+	rounds int
+	dir    string // a tmpfs where there is one
+	self   string
+	dian   string
+	live   []*process
+}
+
+func newBench(rounds int) (*bench, error) {
+	base := os.TempDir()
+	if _, err := os.Stat("/dev/shm"); err == nil {
+		base = "/dev/shm"
+	}
+	dir, err := os.MkdirTemp(base, "dian-bench-")
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{rounds: rounds, dir: dir, dian: filepath.Join(dir, "dian")}
+	if b.self, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
+	build := exec.Command("go", "build", "-o", b.dian, "./cmd/dian")
+	build.Dir = ".."
+	if out, err := build.CombinedOutput(); err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("build dian: %w\n%s", err, out)
+	}
+	if err := certificate(dir); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bench) close() {
+	for _, p := range b.live {
+		p.kill()
+	}
+	os.RemoveAll(b.dir)
+}
+
+// file makes a file of n bytes that do not repeat.
+func (b *bench) file(name string, n int64) (string, error) {
+	path := filepath.Join(b.dir, name)
+	f, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	block := make([]byte, 4<<20)
+	rand.Read(block)
+	for at := int64(0); at < n; at += int64(len(block)) {
+		copy(block, strconv.FormatInt(at, 16)) // every block is another one
+		if _, err := f.Write(block[:min(int64(len(block)), n-at)]); err != nil {
+			return "", err
+		}
+	}
+	return path, nil
+}
+
+// process is a part that runs beside this one.
+type process struct {
+	cmd    *exec.Cmd
+	out    *bufio.Scanner
+	stderr bytes.Buffer
+	ended  bool
+}
+
+// start runs a program; line reads its standard output.
+func (b *bench) start(program string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(program, args...)}
+	p.cmd.Stderr = &p.stderr
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.out = bufio.NewScanner(out)
+	p.out.Buffer(nil, 1<<20)
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	b.live = append(b.live, p)
+	return p, nil
+}
+
+// line waits for a line that contains want.
+func (p *process) line(want string) (string, error) {
+	for p.out.Scan() {
+		if strings.Contains(p.out.Text(), want) {
+			return p.out.Text(), nil
+		}
+	}
+	p.kill()
+	return "", fmt.Errorf("%s ended without saying %q: %s", p.cmd.Args, want, p.stderr.String())
+}
+
+// wait waits for the end; a status other than 0 is an error.
+func (p *process) wait() error {
+	io.Copy(io.Discard, scannerReader{p.out})
+	p.ended = true
+	if err := p.cmd.Wait(); err != nil {
+		return fmt.Errorf("%s: %w: %s", p.cmd.Args, err, p.stderr.String())
+	}
+	return nil
+}
+
+// scannerReader drains a scanner.
+type scannerReader struct{ s *bufio.Scanner }
+
+func (r scannerReader) Read([]byte) (int, error) {
+	if r.s.Scan() {
+		return 0, nil
+	}
+	return 0, io.EOF
+}
+
+func (p *process) kill() {
+	if !p.ended {
+		p.ended = true
+		p.cmd.Process.Kill()
+		p.cmd.Wait()
+	}
+}
+
+// interrupt asks the process to end and waits for it.
+func (p *process) interrupt() {
+	if !p.ended {
+		p.cmd.Process.Signal(syscall.SIGTERM)
+		p.ended = true
+		p.cmd.Wait()
+	}
+}
+
+// cpu is the processor time of an ended process.
+func (p *process) cpu() time.Duration {
+	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+}
+
+// peak is the largest resident size so far of a running process, in bytes.
+func (p *process) peak() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("no VmHWM for process %d", p.cmd.Process.Pid)
+}
+
+// endedPeak is the same of an ended process.
+func (p *process) endedPeak() int64 {
+	return p.cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// waitListening waits until addr accepts connections, at most 20 s.
+func waitListening(addr string) error {
+	for range 1000 {
+		if conn, err := net.Dial("tcp", addr); err == nil {
+			return conn.Close()
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("nothing listens at %s", addr)
+}
+
+// certificate writes tls.crt and tls.key for 127.0.0.1 into dir.
+func certificate(dir string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tls.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600)
+}
+
+// spread is the median and range of some figures.
+func spread(values []float64) (median, low, high float64) {
+	s := slices.Sorted(slices.Values(values))
+	return s[len(s)/2], s[0], s[len(s)-1]
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// relay is a `dian serve` in a process of its own.
+type relay struct {
+	*process
+	b      *bench
+	url    string
+	secure bool
+}
+
+func (b *bench) startRelay(secure bool) (*relay, error) {
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	r := &relay{b: b, url: "http://" + addr, secure: secure}
+	args := []string{"serve", "--dev", "--listen", addr}
+	if secure {
+		r.url = "https://" + addr
+		args = append(args, "--tls-cert", filepath.Join(b.dir, "tls.crt"), "--tls-key", filepath.Join(b.dir, "tls.key"))
+	}
+	if r.process, err = b.start(b.dian, args...); err != nil {
+		return nil, err
+	}
+	return r, waitListening(addr)
+}
+
+// as are the flags with which a client of the relay is user.
+func (r *relay) as(user string) []string {
+	args := []string{"--server", r.url, "--user", user}
+	if r.secure {
+		args = append(args, "--ca", filepath.Join(r.b.dir, "tls.crt"))
+	}
+	return args
+}
+
+// listen runs `dian listen` and waits until it is online.
+func (b *bench) listen(r *relay, user, dir string) (*process, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	p, err := b.start(b.dian, append([]string{"listen", "--dir", dir, "--json"}, r.as(user)...)...)
+	if err != nil {
+		return nil, err
+	}
+	_, err = p.line(`"up"`)
+	return p, err
+}
+
+// cpuNow is the processor time of a running process so far.
+func cpuNow(p *process) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
+}

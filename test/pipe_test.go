@@ -1,0 +1,120 @@
+package test
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// pipe is a TCP forwarder that can be slow and can cut what it carries.
+type pipe struct {
+	addr   string
+	target string
+	ln     net.Listener
+	rate   atomic.Int64  // bytes a second in each direction of each connection; 0: as fast as it goes
+	life   time.Duration // every connection is cut at this age; 0: never
+
+	mu    sync.Mutex // guards conns
+	conns map[net.Conn]bool
+	wg    sync.WaitGroup
+}
+
+// startPipe forwards a new loopback address to target until the test ends.
+func startPipe(t *testing.T, target string) *pipe {
+	return startMortalPipe(t, target, 0)
+}
+
+// startMortalPipe is startPipe with an age at which each connection is cut.
+func startMortalPipe(t *testing.T, target string, life time.Duration) *pipe {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pipe{addr: ln.Addr().String(), target: target, ln: ln, life: life, conns: make(map[net.Conn]bool)}
+	p.wg.Go(func() {
+		for {
+			near, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			p.wg.Go(func() { p.carry(near) })
+		}
+	})
+	t.Cleanup(func() {
+		ln.Close()
+		p.cut()
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *pipe) limit(bytesPerSecond int64) { p.rate.Store(bytesPerSecond) }
+
+// cut resets every connection that is open now.
+func (p *pipe) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for conn := range p.conns {
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}
+}
+
+func (p *pipe) carry(near net.Conn) {
+	defer near.Close()
+	far, err := net.Dial("tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer far.Close()
+	p.mu.Lock()
+	p.conns[near], p.conns[far] = true, true
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, near)
+		delete(p.conns, far)
+	}()
+	if p.life > 0 {
+		end := time.AfterFunc(p.life, func() {
+			near.(*net.TCPConn).SetLinger(0)
+			near.Close()
+			far.Close()
+		})
+		defer end.Stop()
+	}
+	var both sync.WaitGroup
+	both.Go(func() { p.copy(far, near) })
+	both.Go(func() { p.copy(near, far) })
+	both.Wait()
+}
+
+// copy forwards at the present rate and passes a half-close on.
+func (p *pipe) copy(to, from net.Conn) {
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 {
+			if _, err := to.Write(buffer[:n]); err != nil {
+				from.Close()
+				return
+			}
+			if rate := p.rate.Load(); rate > 0 {
+				time.Sleep(time.Duration(n) * time.Second / time.Duration(rate))
+			}
+		}
+		if err != nil {
+			if err == io.EOF {
+				to.(*net.TCPConn).CloseWrite()
+			} else {
+				to.Close()
+			}
+			return
+		}
+	}
+}
