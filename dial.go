@@ -92,6 +92,9 @@ func newNetwork(server string, o *options) (*network, error) {
 		WriteBufferSize:   link.WriteBufferBytes,
 		WriteBufferPool:   link.WriteBuffers,
 	}
+	if ok {
+		laneDials(t)
+	}
 	return n, nil
 }
 

@@ -101,11 +101,14 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			if tcp, ok := rawConn(conn).(*net.TCPConn); ok {
 				_ = tcp.SetKeepAliveConfig(keepAlive) // a hint to the kernel
 			}
+			if secure, ok := conn.(*tls.Conn); ok {
+				ctx = withCork(ctx, secure)
+			}
 			return ctx
 		},
 	}
 	if s.certificate.now.Load() != nil {
-		ln = tls.NewListener(ln, s.certificate.listenConfig())
+		ln = tls.NewListener(corkListener{ln}, s.certificate.listenConfig())
 	}
 	s.log.Info("listening", "address", ln.Addr().String(), "tls", s.certificate.now.Load() != nil)
 

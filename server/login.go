@@ -131,12 +131,15 @@ func (s *Server) upgrader(protocol string) *websocket.Upgrader {
 	}
 }
 
-// rawConn returns the connection below TLS.
+// rawConn returns the connection below TLS and what else wraps it.
 func rawConn(conn net.Conn) net.Conn {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		return t.NetConn()
+	for {
+		t, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = t.NetConn()
 	}
-	return conn
 }
 
 // serveConn logs a connection in and carries its session to the end. Before

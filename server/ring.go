@@ -1,8 +1,15 @@
 package server
 
 import (
+	"cmp"
+	"context"
+	"crypto/tls"
 	"errors"
+	"net"
+	"net/http"
 	"sync"
+
+	"github.com/dian-im/dian/internal/cork"
 )
 
 // A ring is the buffer between the two goroutines of a pair. What arrives while
@@ -86,6 +93,11 @@ var (
 func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res copied) {
 	r.buf = laneBuffers.Get().(*[laneBuffer]byte)
 	defer laneBuffers.Put(r.buf)
+	if in := corkOf(u.r); in != nil {
+		in.ReadAhead(true)
+		defer in.ReadAhead(false)
+	}
+	out := corkOf(d.r)
 	body := u.body()
 	var dropped int64
 	var reader sync.WaitGroup
@@ -127,10 +139,16 @@ func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res 
 			}
 			break
 		}
+		if out != nil {
+			out.Cork()
+		}
 		m, err := t.put(d, p)
 		res.written += m
-		if err == nil && !more {
+		if err == nil && (!more || out != nil) {
 			err = d.flush()
+		}
+		if out != nil {
+			err = cmp.Or(err, out.Uncork())
 		}
 		if err != nil {
 			res.down = err
@@ -143,4 +161,35 @@ func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res 
 	reader.Wait()
 	res.dropped = dropped
 	return res
+}
+
+// corkListener puts a cork.Conn below each connection's TLS.
+type corkListener struct{ net.Listener }
+
+func (l corkListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return cork.New(conn), nil
+}
+
+type corkKey struct{}
+
+// withCork lets the handlers of a connection find what is below its TLS.
+func withCork(ctx context.Context, conn *tls.Conn) context.Context {
+	if c, ok := conn.NetConn().(*cork.Conn); ok {
+		return context.WithValue(ctx, corkKey{}, c)
+	}
+	return ctx
+}
+
+// corkOf returns the cork below a request's TLS. It is nil where there is none, or
+// where other requests share the connection.
+func corkOf(r *http.Request) *cork.Conn {
+	if r.ProtoMajor != 1 {
+		return nil
+	}
+	c, _ := r.Context().Value(corkKey{}).(*cork.Conn)
+	return c
 }
