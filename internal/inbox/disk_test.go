@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -139,9 +140,7 @@ func (d *lossyDisk) powerLoss(random *rand.Rand) *lossyDisk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	names := map[string]*lossyNode{}
-	for name, node := range d.flushed {
-		names[name] = node
-	}
+	maps.Copy(names, d.flushed)
 	for _, change := range d.changes[:random.IntN(len(d.changes)+1)] {
 		change(names)
 	}
