@@ -19,6 +19,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dian-im/dian"
 	"github.com/dian-im/dian/server"
@@ -48,12 +49,16 @@ type run struct {
 }
 
 // New starts a relay that ends with the test. Each change may alter its
-// configuration, which is server.DevConfig at first.
+// configuration, which is server.DevConfig at first; the ShutdownGrace is next to
+// nothing unless a change sets it.
 func New(t testing.TB, changes ...func(*server.Config)) *Server {
 	t.Helper()
 	s := &Server{t: t, cfg: server.DevConfig()}
 	for _, change := range changes {
 		change(&s.cfg)
+	}
+	if s.cfg.ShutdownGrace == 0 { // what still runs at a Restart or the test's end is cut off
+		s.cfg.ShutdownGrace = time.Millisecond
 	}
 	own := s.cfg.Authorize
 	s.cfg.Authorize = func(ctx context.Context, a server.Action) error {

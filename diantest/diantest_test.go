@@ -3,10 +3,14 @@ package diantest_test
 import (
 	"bytes"
 	"errors"
+	"io"
+	"net/http"
 	"testing"
+	"time"
 
 	"github.com/dian-im/dian"
 	"github.com/dian-im/dian/diantest"
+	"github.com/dian-im/dian/server"
 )
 
 func TestTransfersSurviveCutAndRestart(t *testing.T) {
@@ -51,5 +55,46 @@ func TestFailNextRefusesOnce(t *testing.T) {
 	}
 	if err := alice.SendCmd("bob", nil).Wait(t.Context()); err != nil {
 		t.Errorf("the third send: %v", err)
+	}
+}
+
+func TestRestartEndsWhatIsUnderWay(t *testing.T) {
+	for name, grace := range map[string]time.Duration{"as it is": 0, "its own grace": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			relay := diantest.New(t, func(c *server.Config) { c.ShutdownGrace = grace })
+			// An upload with half of its content under way, which neither goes on nor ends.
+			asked := make(chan struct{})
+			relay.Client("bob", dian.WithHandler(dian.Handler{NotifyFileData: func(dian.FileData) {}}))
+			body, feed := io.Pipe()
+			go func() {
+				feed.Write(make([]byte, 1000))
+				close(asked)
+			}()
+			ended := make(chan error, 1)
+			go func() {
+				r, err := http.NewRequest("PUT", relay.URL+"/v1/users/bob/files/half", body)
+				if err != nil {
+					ended <- err
+					return
+				}
+				r.ContentLength = 2000
+				r.Header.Set("Authorization", "Bearer "+relay.Token("carol"))
+				res, err := http.DefaultClient.Do(r)
+				if err == nil {
+					res.Body.Close()
+				}
+				ended <- err
+			}()
+			<-asked
+			relay.Restart()
+			feed.CloseWithError(io.ErrUnexpectedEOF)
+			if err := <-ended; err == nil {
+				t.Error("the upload got an answer")
+			}
+			alice := relay.Client("alice", dian.WithSendOnly())
+			if err := alice.SendCmd("nobody", nil).Wait(t.Context()); !errors.Is(err, dian.ErrPeerOffline) {
+				t.Errorf("after the restart: %v, want %v", err, dian.ErrPeerOffline)
+			}
+		})
 	}
 }

@@ -43,10 +43,19 @@ type keyring struct {
 	apps atomic.Pointer[map[string]*appKeys]
 }
 
-// appKeys are the keys of one app, by their id.
+// appKeys are the keys of one app, by their id, and what else a reload changes.
 type appKeys struct {
-	issuer string // what iss must be, unless empty
-	byID   map[string]*verifyKey
+	issuer  string // what iss must be, unless empty
+	byID    map[string]*verifyKey
+	maxFile int64 // bytes; 0: as in Config
+}
+
+// maxFileBytes returns the app's own limit for one file, 0 for none.
+func (k *keyring) maxFileBytes(app string) int64 {
+	if keys := (*k.apps.Load())[app]; keys != nil {
+		return keys.maxFile
+	}
+	return 0
 }
 
 // newKeyring reads the keys of cfg's apps.

@@ -160,15 +160,6 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// maxFileBytes returns the limit for one file of an app, 0 for none.
-func (c *Config) maxFileBytes(app string) int64 {
-	i := slices.IndexFunc(c.Apps, func(a App) bool { return a.ID == app })
-	if i >= 0 && c.Apps[i].MaxFileBytes > 0 {
-		return c.Apps[i].MaxFileBytes
-	}
-	return c.MaxFileBytes
-}
-
 // Check says what is wrong with c, naming the field and what to do about it. It
 // reads the key and certificate files.
 func (c *Config) Check() error {
@@ -211,7 +202,7 @@ func (c *Config) loadKeys() (map[string]*appKeys, error) {
 		if len(app.Keys) == 0 {
 			return nil, fmt.Errorf("%s.keys: none; without a key nobody can log in", at)
 		}
-		keys := &appKeys{issuer: app.Issuer, byID: make(map[string]*verifyKey)}
+		keys := &appKeys{issuer: app.Issuer, byID: make(map[string]*verifyKey), maxFile: app.MaxFileBytes}
 		for j, key := range app.Keys {
 			at := fmt.Sprintf("%s.keys[%d]", at, j)
 			loaded, err := key.load()

@@ -58,16 +58,20 @@ func TestExampleInTheDocumentationLoads(t *testing.T) {
 	if err := cfg.Check(); err != nil {
 		t.Errorf("Check = %v", err)
 	}
-	if cfg.maxFileBytes("archive") != 1<<40 || cfg.maxFileBytes("clinic") != 50<<30 {
-		t.Errorf("maxFileBytes = %d, %d", cfg.maxFileBytes("archive"), cfg.maxFileBytes("clinic"))
+	limits := map[string]int64{}
+	for _, app := range cfg.Apps {
+		limits[app.ID] = app.MaxFileBytes
+	}
+	if limits["archive"] != 1<<40 || limits["clinic"] != 0 || cfg.MaxFileBytes != 50<<30 {
+		t.Errorf("max_file_bytes = %v, %d", limits, cfg.MaxFileBytes)
 	}
 
 	// Every key of the file form is explained, with its variable.
 	var names func(reflect.Type, string, bool)
 	names = func(typ reflect.Type, prefix string, env bool) {
-		for i := range typ.NumField() {
-			name := prefix + typ.Field(i).Tag.Get("yaml")
-			switch ft := typ.Field(i).Type; {
+		for field := range typ.Fields() {
+			name := prefix + field.Tag.Get("yaml")
+			switch ft := field.Type; {
 			case ft == reflect.TypeFor[tlsFile]():
 				names(ft, name+".", env)
 				continue
@@ -360,7 +364,7 @@ func TestOddKeysInAJWKSAreErrors(t *testing.T) {
 		{set(object{"kty": "EC", "crv": "P-256"}), `unsupported kty "EC"`},
 		{set(object{"kty": "OKP", "crv": "X25519", "x": x}), `unsupported curve "X25519"`},
 		{set(ed("")), `member "x" is missing`}, {set(ed(b64(k.edPublic[:31]))), "Ed25519 public key has 31 bytes"},
-		{set(ed(x[:42])), "not base64url"}, {set(ed(b64(append(bytes.Clone(k.edPublic), 0)))), "Ed25519 public key has 33"}, {set(ed("****")), "not base64url"},
+		{set(ed(x[:41])), "not base64url"}, {set(ed(b64(append(bytes.Clone(k.edPublic), 0)))), "Ed25519 public key has 33"}, {set(ed("****")), "not base64url"},
 		{set(ed(strings.Repeat("A", 4000))), "more than 64 bytes"},
 		{set(with(ed(x), "d", x)), "a private key"}, {set(with(ed(x), "alg", "ES256")), "unsupported alg"},
 		{set(rs("", "AQAB")), `member "n" is missing`}, {set(rs(n, "")), `member "e" is missing`},

@@ -29,6 +29,7 @@ const (
 	laneBroken            // the lane of the other side broke, what was under way is lost
 	laneOver              // the transfer has ended
 	laneExpired           // the session's token has, or the session was kicked
+	laneRevoked           // the key of its token does not count any more
 	laneStopping          // the server stops
 )
 
@@ -54,6 +55,7 @@ type upLane struct {
 	control  *http.ResponseController
 	p        int64         // where it stands in the content
 	left     int64         // bytes to come; -1 if it did not say
+	token    claims        // who sends
 	patience time.Duration // for the other side; 0: as long as the transfer lives
 	into     *downLane     // guarded by mu: where its bytes went
 	read     bool          // the body was touched: a "100 Continue" has gone out
@@ -62,10 +64,10 @@ type upLane struct {
 	interrupted atomic.Bool
 }
 
-func newUpLane(w http.ResponseWriter, r *http.Request, p int64, patience time.Duration) *upLane {
+func newUpLane(w http.ResponseWriter, r *http.Request, token claims, p int64, patience time.Duration) *upLane {
 	u := &upLane{
 		lane: lane{stopped: make(chan struct{})}, w: w, r: r, control: http.NewResponseController(w),
-		p: p, left: r.ContentLength, patience: patience,
+		token: token, p: p, left: r.ContentLength, patience: patience,
 	}
 	_ = u.control.SetReadDeadline(time.Time{}) // a lane has no deadline of its own
 	_ = u.control.SetWriteDeadline(time.Time{})
@@ -122,6 +124,7 @@ const (
 	upAway                       // the receiver is not there now
 	upBroken                     // its own connection broke
 	upExpired                    // the token's time is over
+	upRevoked                    // its key does not count any more
 	upStopping                   // the server stops
 )
 
@@ -132,6 +135,8 @@ func (l laneEnd) outcome() upOutcome {
 		return upOver
 	case laneExpired:
 		return upExpired
+	case laneRevoked:
+		return upRevoked
 	case laneStopping:
 		return upStopping
 	}
@@ -149,6 +154,7 @@ func (t *transfer) upload(ctx context.Context, u *upLane) upOutcome {
 		t.up.endLocked(laneDisplaced)
 	}
 	t.up = u
+	t.distrustLocked() // a Reload may have come between
 	t.stepLocked(relay.RelayUpJoined{})
 	defer func() {
 		if t.up == u {

@@ -142,9 +142,9 @@ func rawConn(conn net.Conn) net.Conn {
 	}
 }
 
-// serveConn logs a connection in and carries its session to the end. Before
-// Welcome a client gets a fixed budget: one message of 16 KiB within LoginWait,
-// and nothing but Hello counts (cases 10 and 11).
+// serveConn logs a connection in and carries its session to the end. The login
+// has a goroutine of its own, because the stack that signatures need would stay
+// with the session's: 4 KiB of an idle session.
 func (s *Server) serveConn(conn *websocket.Conn, json bool, loginOver func()) {
 	defer loginOver()
 	defer conn.Close()
@@ -153,23 +153,41 @@ func (s *Server) serveConn(conn *websocket.Conn, json bool, loginOver func()) {
 	}
 	defer s.logins.remove(conn)
 
+	var sess *session
+	over := make(chan struct{})
+	if !s.start("login", func() {
+		defer close(over)
+		sess = s.admit(conn, json)
+	}) {
+		return
+	}
+	if <-over; sess == nil {
+		return
+	}
+	s.logins.remove(conn)
+	loginOver()
+	sess.run()
+}
+
+// admit makes a live session of a connection, or refuses it. Before Welcome a
+// client gets a fixed budget: one message of 16 KiB within LoginWait, and nothing
+// but Hello counts (cases 10 and 11).
+func (s *Server) admit(conn *websocket.Conn, json bool) *session {
 	f, err := link.ReadFirst(conn, json, wire.LoginBytes, s.cfg.LoginWait)
 	hello := f.GetHello()
 	if err != nil || hello == nil {
 		s.metrics.logins.WithLabelValues("none").Inc()
 		link.Refuse(conn, json, nil, websocket.ClosePolicyViolation)
-		return
+		return nil
 	}
 	sess, refusal := s.login(conn, json, hello)
 	if refusal != nil {
 		s.metrics.logins.WithLabelValues(codeLabel(refusal.Code)).Inc()
 		link.Refuse(conn, json, lineOff(refusal.Code, refusal.Detail), websocket.ClosePolicyViolation)
-		return
+		return nil
 	}
 	s.metrics.logins.WithLabelValues(codeLabel(wire.OK)).Inc()
-	s.logins.remove(conn)
-	loginOver()
-	sess.run()
+	return sess
 }
 
 // login makes a live session of a Hello, or says why not.
@@ -203,6 +221,7 @@ func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello) (*ses
 		sess.stop()
 		return nil, refusal
 	}
+	sess.distrust() // a Reload may have come since the token was looked at
 	return sess, nil
 }
 
@@ -234,7 +253,7 @@ func (s *Server) welcome(sess *session) *wire.Frame {
 		LaneBase:       cfg.PublicURL,
 		Limits: &wire.Limits{
 			CommandBytes: wire.CommandBytes, ReplyBytes: wire.ReplyBytes, BufferBytes: wire.BufferBytes,
-			FileBytes: cfg.maxFileBytes(sess.app), InlineBytes: wire.InlineBytes,
+			FileBytes: s.maxFileBytes(sess.app), InlineBytes: wire.InlineBytes,
 			MetaBytes: wire.MetaBytes, HeaderBytes: wire.HeaderBytes,
 			ResumeWindowMs: cfg.ResumeWindow.Milliseconds(), OfferWaitMs: cfg.OfferWait.Milliseconds(),
 			CommandWaitMs: cfg.CommandWait.Milliseconds(),

@@ -523,24 +523,6 @@ func TestFloodOfTokensIsRefused(t *testing.T) {
 	}
 }
 
-func TestReloadKeepsSessions(t *testing.T) {
-	r := tcpRelay(t)
-	p := r.listen("alice")
-	next := relayConfig()
-	next.Apps = next.Apps[1:]
-	if err := r.srv.Reload(next); err != nil {
-		t.Fatal(err)
-	}
-	p.send(commandFrame(&wire.Command{Id: wire.NewSendID(), Target: "alice"}))
-	p.command()
-	late := r.dial(wire.ProtoSubprotocol)
-	late.send(helloFrame(listenHello(r.token("bob"), 1)))
-	late.lineOff(wire.NoSuchApp)
-	if err := r.srv.Reload(Config{}); err == nil {
-		t.Error("a config without apps was taken")
-	}
-}
-
 func TestSilentPeerIsMissed(t *testing.T) { // case 88
 	synctest.Test(t, func(t *testing.T) {
 		r := memRelay(t)

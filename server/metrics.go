@@ -61,7 +61,7 @@ func newMetrics(s *Server) *metrics {
 	m.ignored = counters("dian_frames_ignored_total", "Frames that came too late or named nothing known.", "frame")
 	commands := counters("dian_commands_total", "Commands by their result: a code, gap or lost.", "result")
 	m.commands = map[wire.Code]prometheus.Counter{}
-	for code := wire.Code(0); code < 2000; code++ {
+	for code := range wire.Code(2000) {
 		if code.Known() {
 			m.commands[code] = commands.WithLabelValues(codeLabel(code))
 		}

@@ -62,7 +62,7 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := w
 	if o.Size > 0 {
-		u := newUpLane(w, r, 0, 0)
+		u := newUpLane(w, r, c, 0, 0)
 		outcome := t.upload(r.Context(), u)
 		var send func()
 		answer, send = u.answerer()
@@ -71,6 +71,10 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 		case upExpired:
 			giveUp()
 			writeProblem(answer, wire.TokenExpired, "")
+			return
+		case upRevoked:
+			giveUp()
+			writeProblem(answer, wire.TokenRefused, "")
 			return
 		case upStopping:
 			writeProblem(answer, wire.ServiceFault, "the server is stopping")

@@ -71,20 +71,38 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Reload takes the apps' keys and the certificate from cfg; everything else stays
-// as it is until a restart. Tokens are checked with the new keys from then on, and
-// sessions that are live go on. After an error nothing has changed.
+// Reload takes the apps' keys, issuers and MaxFileBytes and the certificate from
+// cfg; everything else stays as it is until a restart. Sessions and lanes whose
+// token's key is not there any more are ended with code 21; the others go on, and
+// so do transfers that a new limit would refuse. After an error nothing has
+// changed.
 func (s *Server) Reload(cfg Config) error {
 	if err := cfg.Check(); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	apps, err := cfg.loadKeys()
+	if err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
 	if err := s.certificate.load(cfg); err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
-	if err := s.keys.reload(cfg); err != nil {
-		return fmt.Errorf("reload: %w", err)
+	s.keys.apps.Store(&apps)
+	// Whoever comes in after the old keys had let it pass asks again when it is on
+	// the lists that are looked through here.
+	for _, sess := range s.all() {
+		sess.distrust()
 	}
+	s.transfers.distrust()
 	return nil
+}
+
+// maxFileBytes returns the limit for one file of an app, 0 for none.
+func (s *Server) maxFileBytes(app string) int64 {
+	if own := s.keys.maxFileBytes(app); own > 0 {
+		return own
+	}
+	return s.cfg.MaxFileBytes
 }
 
 // MetricsHandler answers with the metrics in Prometheus' text format.
@@ -221,6 +239,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
+// idlePause is how often a stopping server looks whether transfers still run.
+const idlePause = 50 * time.Millisecond
+
+// awaitIdle waits until no transfer is under way.
+func (s *Server) awaitIdle(ctx context.Context) {
+	look := time.NewTicker(idlePause)
+	defer look.Stop()
+	for !s.transfers.idle() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 func (s *Server) stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.ending = true
@@ -232,13 +266,9 @@ func (s *Server) stop(ctx context.Context) error {
 	}
 	s.logins.close()
 
-	grace := time.NewTimer(s.cfg.ShutdownGrace)
-	defer grace.Stop()
-	select {
-	case <-s.transfers.idle():
-	case <-grace.C:
-	case <-ctx.Done():
-	}
+	grace, cancel := context.WithTimeout(ctx, s.cfg.ShutdownGrace)
+	s.awaitIdle(grace)
+	cancel()
 
 	for _, sess := range s.all() {
 		sess.close(closeRestart)

@@ -108,6 +108,16 @@ func (s *session) end(code wire.Code, detail string) {
 	s.link.Close(lineOff(code, detail), websocket.ClosePolicyViolation)
 }
 
+// distrust ends the session if its token's key does not count any more. It does
+// not wait for the client.
+func (s *session) distrust() {
+	if s.srv.keys.trusts(s.token()) {
+		return
+	}
+	s.end(wire.TokenRefused, "")
+	s.down(false)
+}
+
 // close ends the session in a way after which the client reconnects.
 func (s *session) close(status int) {
 	s.state.Store(sessionGone)
@@ -273,5 +283,6 @@ func (s *session) tryToken(token string) *wire.Error {
 		return &wire.Error{Code: wire.TokenRefused, Detail: "the token ends before the present one"}
 	}
 	s.claims.Store(&c)
+	s.distrust() // a Reload may have looked at the one before
 	return nil
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,6 +148,45 @@ func TestEndlessContinuationsEndTheSession(t *testing.T) { // cases 3 and 4
 		t.Errorf("got %v, want the end", f)
 	}
 	r.listen("alice") // the server lives
+}
+
+// TestEmptyContinuationsDisturbNobody: a message may have any number of empty or
+// tiny frames, but only for 15 s, and it costs its own connection's goroutine only.
+func TestEmptyContinuationsDisturbNobody(t *testing.T) { // case 4
+	for name, piece := range map[string][]byte{"empty": {0x00, 0x80, 0, 0, 0, 0}, "tiny": {0x00, 0x81, 0, 0, 0, 0, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := memRelay(t)
+			flood, alice, bob := r.listen("mallory"), r.sender("alice"), r.listen("bob")
+			conn := flood.conn.NetConn()
+			begun := time.Now()
+			var flooding sync.WaitGroup
+			var lasted time.Duration
+			flooding.Go(func() {
+				first := append([]byte{0x02}, piece[1:]...)
+				for {
+					if _, err := conn.Write(first); err != nil {
+						lasted = time.Since(begun)
+						return
+					}
+					first = bytes.Repeat(piece, 100)
+					time.Sleep(10 * time.Millisecond)
+				}
+			})
+			for range 10 {
+				id := wire.NewSendID()
+				alice.send(commandFrame(&wire.Command{Id: id, Target: "bob"}))
+				bob.send(ackFrame(&wire.CommandAck{Ref: bob.command().Ref, Id: id, Outcome: final}))
+				if got := alice.result(); got.Id != id || got.Code != 0 {
+					t.Errorf("%s: beside the flood: %v", name, got)
+				}
+				time.Sleep(time.Second)
+			}
+			flooding.Wait()
+			if lasted > 16*time.Second {
+				t.Errorf("%s: the flood lasted %v, want 15s at most", name, lasted)
+			}
+		})
+	}
 }
 
 func TestPanicEndsOneSessionOnly(t *testing.T) { // rule R23

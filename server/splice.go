@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// laneBuffer is what a running pair of lanes holds; waiting lanes hold nothing.
-	laneBuffer = 256 << 10
+	// laneBuffer is what a running pair of lanes holds, beside as much again in the
+	// two corks below TLS; waiting lanes hold nothing.
+	laneBuffer = 128 << 10
 	// laneChunk is the most that is written at once, so that there is always room
 	// to read into while a write runs.
 	laneChunk = laneBuffer / 2

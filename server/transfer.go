@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,8 +51,6 @@ type transfers struct {
 	target map[place]map[*transfer]struct{} // all, by receiver
 	ended  map[place]*endedList             // remembered ends, by sender
 	closed bool
-	quiet  []chan struct{} // closed when no lane is left
-	busy   int             // lanes
 }
 
 // endedList is the ends that are remembered of one sender, the oldest first.
@@ -88,7 +87,7 @@ type transfer struct {
 	stopping bool          // the server stops
 	changed  chan struct{} // closed and dropped at the next change; nil if nobody waits
 	upUntil  time.Time     // when the sender's token ends
-	dnUntil  time.Time     // when the receiver's does
+	dnToken  claims        // the receiver's last token; its lanes live as long
 }
 
 func newTransfers(s *Server) *transfers {
@@ -129,17 +128,41 @@ func (ts *transfers) close() {
 	ts.sweeping.Wait()
 }
 
-// idle returns a channel that is closed when no lane is open.
-func (ts *transfers) idle() <-chan struct{} {
+// idle reports whether no transfer is under way: one that runs, stands between
+// two lanes or is being verified, and an inline offer that is being answered. What
+// has lost its receiver cannot end any more on a server that takes no logins.
+func (ts *transfers) idle() bool {
 	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	ch := make(chan struct{})
-	if ts.busy == 0 {
-		close(ch)
-	} else {
-		ts.quiet = append(ts.quiet, ch)
+	open := members(ts.open, nil)
+	ts.mu.Unlock()
+	return !slices.ContainsFunc(open, func(t *transfer) bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.m.Running()
+	})
+}
+
+// distrust ends the lanes whose token's key does not count any more.
+func (ts *transfers) distrust() {
+	ts.mu.Lock()
+	open := members(ts.open, nil)
+	ts.mu.Unlock()
+	for _, t := range open {
+		t.mu.Lock()
+		t.distrustLocked()
+		t.mu.Unlock()
 	}
-	return ch
+}
+
+func (t *transfer) distrustLocked() {
+	keys := t.ts.srv.keys
+	if t.up != nil && !keys.trusts(t.up.token) {
+		t.endUpLocked(laneRevoked)
+	}
+	if t.dnToken.key != nil && !keys.trusts(t.dnToken) {
+		t.ticket = ""
+		t.endDownLocked(laneRevoked)
+	}
 }
 
 // enter counts a request that is served as a lane; false means that the server
@@ -150,22 +173,11 @@ func (ts *transfers) enter() bool {
 	if ts.closed {
 		return false
 	}
-	ts.busy++
 	ts.lanes.Add(1)
 	return true
 }
 
-func (ts *transfers) leave() {
-	ts.mu.Lock()
-	if ts.busy--; ts.busy == 0 {
-		for _, ch := range ts.quiet {
-			close(ch)
-		}
-		ts.quiet = nil
-	}
-	ts.mu.Unlock()
-	ts.lanes.Done()
-}
+func (ts *transfers) leave() { ts.lanes.Done() }
 
 // keys returns the values of a table.
 func keys[K comparable](m map[K]*transfer) []*transfer {

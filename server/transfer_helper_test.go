@@ -29,9 +29,16 @@ type relayTest struct {
 	srv  *Server
 	http *httptest.Server
 	now  atomic.Pointer[Server] // srv, for requests
+
+	wrap func(http.ResponseWriter, *http.Request) http.ResponseWriter // a middleware; may be nil
 }
 
-func (rt *relayTest) ServeHTTP(w http.ResponseWriter, r *http.Request) { rt.now.Load().ServeHTTP(w, r) }
+func (rt *relayTest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if rt.wrap != nil {
+		w = rt.wrap(w, r)
+	}
+	rt.now.Load().ServeHTTP(w, r)
+}
 
 func newRelayTest(t testing.TB, tls bool, change func(*Config)) *relayTest {
 	return newRelayTestHTTP(t, tls, false, change)
@@ -168,6 +175,8 @@ type rawClient struct {
 	conn   *websocket.Conn
 	frames chan *wire.Frame
 	mu     sync.Mutex // one writer
+
+	welcome *wire.Welcome
 }
 
 func (rt *relayTest) login(app, user string, role wire.Role, instance string) *rawClient {
@@ -206,7 +215,8 @@ func (rt *relayTest) login(app, user string, role wire.Role, instance string) *r
 		}
 	}()
 	rt.t.Cleanup(func() { conn.Close() })
-	if f := c.next(func(f *wire.Frame) bool { return f.GetWelcome() != nil || f.GetLineOff() != nil }); f.GetWelcome() == nil {
+	f := c.next(func(f *wire.Frame) bool { return f.GetWelcome() != nil || f.GetLineOff() != nil })
+	if c.welcome = f.GetWelcome(); c.welcome == nil {
 		rt.t.Fatalf("login of %s = %v", user, f)
 	}
 	return c
@@ -297,6 +307,7 @@ type receivedPart struct {
 	done     bool
 	canceled bool
 	running  bool
+	again    bool // another lane was asked for while one was about to end
 	acked    bool
 	ticket   string
 }
@@ -421,16 +432,25 @@ func (d *diskReceiver) judge(id string, p *receivedPart) {
 
 // lane keeps a down-lane open until the content is whole.
 func (d *diskReceiver) lane(p *receivedPart) {
+	if p.running {
+		p.again = true
+	}
 	if d.noLanes || p.running || p.done || p.canceled || int64(len(p.data)) >= p.offer.Size {
 		return
 	}
 	p.running = true
 	d.lanes.Go(func() {
-		for d.fetch(p) {
+		for {
+			more := d.fetch(p)
+			d.mu.Lock()
+			if !more && !p.again {
+				p.running = false
+				d.mu.Unlock()
+				return
+			}
+			p.again = false
+			d.mu.Unlock()
 		}
-		d.mu.Lock()
-		p.running = false
-		d.mu.Unlock()
 	})
 }
 

@@ -179,6 +179,7 @@ func (ts *transfers) sessionDown(sess *session, kicked bool) {
 			if expired || kicked {
 				t.endUpLocked(laneExpired)
 			}
+			t.distrustLocked()
 		}
 		t.mu.Unlock()
 	}
@@ -191,6 +192,7 @@ func (ts *transfers) sessionDown(sess *session, kicked bool) {
 				t.ticket = ""
 				t.endDownLocked(laneExpired)
 			}
+			t.distrustLocked()
 		}
 		t.mu.Unlock()
 	}
@@ -198,7 +200,7 @@ func (ts *transfers) sessionDown(sess *session, kicked bool) {
 
 // tokenUpdated lets the lanes of a session live as long as its new token.
 func (ts *transfers) tokenUpdated(sess *session) {
-	at, until := place{sess.app, sess.user}, sess.token().Expires
+	at, token := place{sess.app, sess.user}, sess.token()
 	ts.mu.Lock()
 	sent := members(ts.source[at], nil)
 	received := members(ts.target[at], nil)
@@ -206,14 +208,14 @@ func (ts *transfers) tokenUpdated(sess *session) {
 	for _, t := range sent {
 		t.mu.Lock()
 		if t.sender == sess {
-			t.upUntil = until
+			t.upUntil = token.Expires
 		}
 		t.mu.Unlock()
 	}
 	for _, t := range received {
 		t.mu.Lock()
 		if t.receiver == sess {
-			t.dnUntil = until
+			t.dnToken = token
 		}
 		t.mu.Unlock()
 	}

@@ -27,9 +27,6 @@ func (ts *transfers) propose(ctx context.Context, p proposal) (*transfer, error)
 	if err := wire.CheckOffer(o); err != nil {
 		return nil, err
 	}
-	if limit := ts.srv.cfg.maxFileBytes(p.claims.App); o.Kind == wire.Kind_KIND_FILE && limit > 0 && o.Size > limit {
-		return nil, &wire.Error{Code: wire.FileTooLarge}
-	}
 	if no := ts.srv.allow(ctx, p.claims, VerbSend, o.Target, kindName(o.Kind)); no != nil {
 		return nil, no
 	}
@@ -44,6 +41,10 @@ func (ts *transfers) propose(ctx context.Context, p proposal) (*transfer, error)
 			if t != nil || err != nil {
 				return t, err
 			}
+		}
+		// Only now: what is under way goes on when a Reload has lowered the limit.
+		if ts.tooLarge(key.app, o.Kind, o.Size) {
+			return nil, &wire.Error{Code: wire.FileTooLarge}
 		}
 		if listener == nil {
 			return nil, &wire.Error{Code: wire.PeerOffline}
@@ -146,7 +147,7 @@ func (t *transfer) attachLocked(sess *session) {
 		t.ticket = rand.Text()
 	}
 	t.receiver = sess
-	t.dnUntil = sess.token().Expires
+	t.dnToken = sess.token()
 	if t.offer != nil && t.offer.Ticket != t.ticket {
 		t.offer = proto.CloneOf(t.offer) // the old one may be in a queue
 		t.offer.Ticket = t.ticket
@@ -170,7 +171,7 @@ func (ts *transfers) rebuild(ctx context.Context, id string, c claims) (*transfe
 		if no := ts.srv.allow(ctx, c, VerbSend, what.Target, kindName(what.Kind)); no != nil {
 			return nil, no
 		}
-		if limit := ts.srv.cfg.maxFileBytes(c.App); what.Kind == wire.Kind_KIND_FILE && limit > 0 && what.Size > limit {
+		if ts.tooLarge(what.App, what.Kind, what.Size) {
 			return nil, &wire.Error{Code: wire.FileTooLarge}
 		}
 		if t == nil {
@@ -197,6 +198,12 @@ func (ts *transfers) rebuild(ctx context.Context, id string, c claims) (*transfe
 		return made, nil
 	}
 	return nil, &wire.Error{Code: wire.PeerBusy}
+}
+
+// tooLarge reports whether a file is over the app's limit.
+func (ts *transfers) tooLarge(app string, kind wire.Kind, size int64) bool {
+	limit := ts.srv.maxFileBytes(app)
+	return kind == wire.Kind_KIND_FILE && limit > 0 && size > limit
 }
 
 func (t *transfer) forgotten() bool {

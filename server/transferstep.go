@@ -56,7 +56,7 @@ func (t *transfer) tickLocked(now time.Time) {
 	}
 	t.stepLocked(relay.RelayTick{})
 	// A session's lanes live as long as its token (docs/protocol.md §4).
-	if t.down != nil && now.After(t.dnUntil) {
+	if t.down != nil && now.After(t.dnToken.Expires) {
 		t.endDownLocked(laneExpired)
 	}
 	if t.up != nil && !t.what.HTTP && now.After(t.upUntil) {

@@ -128,7 +128,7 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusCreated)
 		return
 	}
-	u := newUpLane(w, r, 0, ts.patience)
+	u := newUpLane(w, r, c, 0, ts.patience)
 	outcome := t.upload(r.Context(), u)
 	answer, send := u.answerer()
 	defer send()
@@ -144,6 +144,9 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 		return
 	case outcome == upExpired:
 		writeProblem(answer, wire.TokenExpired, "")
+		return
+	case outcome == upRevoked:
+		writeProblem(answer, wire.TokenRefused, "")
 		return
 	}
 	// What did not come through goes on with HEAD and PATCH.
@@ -282,7 +285,7 @@ func (ts *transfers) servePatch(w http.ResponseWriter, r *http.Request) {
 		t.upUntil = c.Expires
 	}
 	t.mu.Unlock()
-	u := newUpLane(w, r, p, ts.patience)
+	u := newUpLane(w, r, c, p, ts.patience)
 	outcome := t.upload(r.Context(), u)
 	answer, send := u.answerer()
 	defer send()
@@ -315,6 +318,9 @@ func (t *transfer) answerPatch(w http.ResponseWriter, outcome upOutcome, end, p 
 		return
 	case upExpired:
 		writeProblem(w, wire.TokenExpired, "")
+		return
+	case upRevoked:
+		writeProblem(w, wire.TokenRefused, "")
 		return
 	case upStopping:
 		writeProblem(w, wire.ServiceFault, "the server is stopping")

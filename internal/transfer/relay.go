@@ -107,6 +107,8 @@ type Relay struct {
 	up, down   bool // a lane is there
 	receiver   bool // the receiver's session is there
 	passed     bool // the offer went to the receiver
+	queried    bool // a Query went out on this line of the receiver's, and no offer after it
+	polled     bool // that Query only asks whether the receiver is still at work
 	asking     bool // rebuilt: nothing is known before the Standing
 	reoffered  bool // while asking: the sender waits for an answer
 	finish     bool // the digest is known: Finish was given, or is ours to make
@@ -122,6 +124,7 @@ type Relay struct {
 	verdict RelayVerdict // valid at an end
 
 	progress time.Time // of the last progress
+	polls    time.Time // when the receiver was last asked whether it is still at work
 	risen    time.Time // when the offset last rose, or a Sync was sent
 	deadline time.Time // for the answer
 	syncAt   int64     // asked for and not answered; 0: nothing
@@ -172,6 +175,12 @@ func (r *Relay) Asking() bool { return r.asking }
 
 // ReceiverLive reports whether the receiver's session is there.
 func (r *Relay) ReceiverLive() bool { return r.receiver }
+
+// Running reports whether the receiver is there and at work on content that it
+// has accepted, or that came inside the offer: a server that stops waits for it.
+func (r *Relay) Running() bool {
+	return r.receiver && !r.state.Ended() && (r.state != RelayOffered || r.cfg.Inlined && r.passed)
+}
 
 // Receipt returns the receipt that the receiver's answer promised.
 func (r *Relay) Receipt() wire.Receipt { return r.receipt }

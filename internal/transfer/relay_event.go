@@ -148,7 +148,7 @@ func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
 	case RelayReceiverUp:
 		r.receiverUp(now)
 	case RelayReceiverDown:
-		r.receiver, r.syncAt = false, 0
+		r.receiver, r.queried, r.polled, r.syncAt = false, false, false, 0
 	case RelayUpJoined:
 		r.laneUp(now)
 	case RelayUpEnded:
@@ -202,9 +202,31 @@ func (r *Relay) forget(v RelayVerdict) {
 // receiver comes back it is asked instead, and the sender offers it again.
 func (r *Relay) pass() {
 	if r.receiver {
-		r.passed = true
+		r.passed, r.queried = true, false
 		r.do(RelaySendOffer)
 	}
+}
+
+// query asks the receiver how the transfer stands.
+func (r *Relay) query() {
+	r.queried, r.polled = true, false
+	r.do(RelaySendQuery)
+}
+
+// poll asks a receiver that verifies whether it is still there. Reading 100 GB
+// again takes longer than any window; as long as it answers it is waited for.
+func (r *Relay) poll(now time.Time) {
+	half := r.cfg.Window / 2
+	if r.state == RelayVerifying && r.receiver && !r.asking && now.Sub(r.progress) >= half && now.Sub(r.polls) >= half {
+		r.query()
+		r.polled, r.polls = true, now
+	}
+}
+
+// atWork notes that a verifying receiver lives, and lets the sender know.
+func (r *Relay) atWork(now time.Time) {
+	r.progress = now
+	r.doOffset(RelaySendReceived, r.confirmed)
 }
 
 // withdraw tells the receiver of a cancel, now and when it comes back.
@@ -376,7 +398,11 @@ func (r *Relay) received(now time.Time, offset int64) error {
 		r.synced = min(max(r.synced, offset), r.relayed)
 		r.syncAt = 0
 	}
+	was := r.confirmed
 	r.confirm(now)
+	if r.state == RelayVerifying && r.confirmed == was && now.Sub(r.progress) >= r.cfg.Window/2 {
+		r.atWork(now)
+	}
 	return nil
 }
 
@@ -436,18 +462,29 @@ func (r *Relay) standing(now time.Time, e RelayStanding) {
 	if r.state.Ended() {
 		return
 	}
+	// It may answer a question from before the offer that is under way to it: then
+	// what it did not know it is about to learn, and it answers that.
+	overtaken := r.state == RelayOffered && !r.queried
 	switch e.State {
 	case wire.TransferState_TRANSFER_STATE_HAVE:
 		r.judged(e.Verdict)
 	case wire.TransferState_TRANSFER_STATE_CANCELLED:
 		r.judged(RelayVerdict{Code: wire.Cancelled, Detail: e.Verdict.Detail})
 	case wire.TransferState_TRANSFER_STATE_PARTIAL:
+		if overtaken {
+			return
+		}
 		if e.Size != r.cfg.Size || e.Offset > e.Size {
 			r.unknown() // of another content: ours is unknown
 			return
 		}
 		if r.state == RelayOffered {
 			return // it was asked by an offer, and answers that
+		}
+		if r.polled && r.state == RelayVerifying {
+			r.polled = false // nothing happened to it since: what it has is known
+			r.atWork(now)
+			return
 		}
 		asked := r.asking
 		r.position(now, e.Offset)
@@ -457,7 +494,7 @@ func (r *Relay) standing(now time.Time, e RelayStanding) {
 		}
 		r.settle()
 	case wire.TransferState_TRANSFER_STATE_UNKNOWN:
-		if r.state != RelayOffered || r.cfg.Inlined {
+		if !overtaken && (r.state != RelayOffered || r.cfg.Inlined) {
 			r.unknown()
 		}
 	}
@@ -483,7 +520,7 @@ func (r *Relay) receiverUp(now time.Time) {
 	case r.state == RelayOffered && !(r.cfg.Inlined && r.passed):
 		r.pass()
 	default:
-		r.do(RelaySendQuery)
+		r.query()
 	}
 }
 
@@ -567,6 +604,7 @@ func (r *Relay) tick(now time.Time) {
 		r.forget(v)
 		return
 	}
+	r.poll(now)
 	if r.syncAt > 0 && r.confirmed >= r.syncAt && now.Sub(r.syncSent) >= relaySyncTrust {
 		r.synced, r.syncAt = max(r.synced, r.syncAt), 0
 	}

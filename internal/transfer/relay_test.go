@@ -159,6 +159,72 @@ func TestRelayRebuiltAsksTheReceiver(t *testing.T) {
 	}
 }
 
+func TestRelayIgnoresAnAnswerFromBeforeTheOffer(t *testing.T) {
+	cfg := relayTestConfig(10)
+	cfg.Inlined = true
+	for _, old := range []RelayStanding{
+		{State: wire.TransferState_TRANSFER_STATE_UNKNOWN},
+		{State: wire.TransferState_TRANSFER_STATE_PARTIAL, Offset: 3, Size: 11},
+	} {
+		r := NewRelay(cfg, relayEpoch)
+		relayWant(t, r, RelayReceiverUp{}, RelayOffered, RelaySendOffer)
+		relayWant(t, r, RelayReceiverDown{}, RelayOffered)
+		relayWant(t, r, RelayReceiverUp{}, RelayOffered, RelaySendQuery)
+		relayWant(t, r, RelayOfferArrived{}, RelayOffered, RelaySendOffer)
+		relayWant(t, r, RelayCancel{}, RelayOffered, RelaySendCancel)
+		relayWant(t, r, old, RelayOffered) // the receiver did not know the offer then
+		relayWant(t, r, RelayJudged{}, RelayDone, RelaySendReceived, RelaySendVerdict, RelayEndUp, RelayEndDown)
+	}
+}
+
+// relayVerifying returns a machine whose receiver has all 10 bytes.
+func relayVerifying(t *testing.T) *Relay {
+	r := relayStreaming(t, 10)
+	relayStep(t, r, relayEpoch, RelayFinish{})
+	relayStep(t, r, relayEpoch, RelayReceived{Offset: 10})
+	return r
+}
+
+func TestRelayWaitsForAVerifyingReceiverThatAnswers(t *testing.T) {
+	partial := RelayStanding{State: wire.TransferState_TRANSFER_STATE_PARTIAL, Offset: 10, Size: 10}
+	for _, answer := range []RelayEvent{partial, RelayReceived{Offset: 10}} {
+		r := relayVerifying(t)
+		questions := 0
+		for second := range 3600 {
+			now := relayEpoch.Add(time.Duration(second) * time.Second)
+			for _, do := range relayStep(t, r, now, RelayTick{}) {
+				if do == RelaySendQuery {
+					questions++
+					if diff := cmp.Diff([]RelayDo{RelaySendReceived}, relayStep(t, r, now, answer)); diff != "" {
+						t.Fatalf("%T: the sender is not told of the life (-want +got):\n%s", answer, diff)
+					}
+				}
+			}
+			if r.State() != RelayVerifying {
+				t.Fatalf("%T: after %d s: %v", answer, second, r.State())
+			}
+		}
+		if questions != 59 {
+			t.Errorf("%T: asked %d times in an hour, want once a minute", answer, questions)
+		}
+	}
+}
+
+func TestRelayForgetsAVerifyingReceiverThatIsSilent(t *testing.T) {
+	for name, lose := range map[string]bool{"silent": false, "away": true} {
+		r := relayVerifying(t)
+		if lose {
+			relayStep(t, r, relayEpoch, RelayReceiverDown{})
+		}
+		for second := range 121 {
+			relayStep(t, r, relayEpoch.Add(time.Duration(second)*time.Second), RelayTick{})
+		}
+		if !r.Forgotten() {
+			t.Errorf("%s: still %v", name, r.State())
+		}
+	}
+}
+
 func TestRelayRefusesNumbersOutsideOfTheContent(t *testing.T) { // case 15
 	const huge = 1<<63 - 1
 	for _, e := range []RelayEvent{relayAccept(11), relayAccept(huge)} {

@@ -110,6 +110,7 @@ type Sender struct {
 	up       bool // there is a session
 	accepted bool // an Accepted has come and no UNKNOWN after it
 	everyone bool // an Accepted has come at any time
+	held     bool // an offer was not passed on because the server stops
 	asked    int  // offers without an answer
 	reasked  int  // offers after UNKNOWN without progress
 	transfer string

@@ -24,6 +24,9 @@ func (s *Sender) Step(now time.Time, event SenderEvent) []SenderAction {
 	case SenderReceived:
 		if !s.state.Ended() {
 			s.confirm(now, e.Offset)
+			if s.state == SenderVerifying { // said again: the receiver is still at it
+				s.progress = now
+			}
 		}
 	case SenderVerdict:
 		s.verdict(now, e)
@@ -81,22 +84,6 @@ func (s *Sender) known() bool { return s.everyone || s.asked > 0 }
 func (s *Sender) deliverable() bool {
 	return s.finished || s.known() && (s.cfg.Inlined || s.cfg.Reused && !s.everyone)
 }
-
-// later plans what to do next, with full jitter.
-func (s *Sender) later(now time.Time, do SenderDo, at int64) {
-	wait := min(retryFirst<<min(s.tries, 10), retryMost)
-	s.tries++
-	s.next, s.nextDo, s.nextAt = now.Add(s.cfg.Jitter(wait)), do, at
-}
-
-// drop forgets what was planned, if it is this.
-func (s *Sender) drop(do SenderDo) {
-	if s.nextDo == do {
-		s.next, s.nextDo = time.Time{}, SenderNothing
-	}
-}
-
-func (s *Sender) dropAll() { s.next, s.nextDo = time.Time{}, SenderNothing }
 
 // endLane ends what runs.
 func (s *Sender) endLane() {
@@ -169,195 +156,6 @@ func (s *Sender) fail(now time.Time, r SenderResult) {
 	}
 }
 
-func (s *Sender) onAccepted(now time.Time, e SenderAccepted) {
-	first := !s.accepted
-	if !s.state.Ended() {
-		s.asked, s.accepted, s.everyone = 0, true, true
-		s.drop(SenderSendOffer)
-	}
-	s.transfer, s.url, s.instance = e.Transfer, e.URL, e.Instance
-	switch {
-	case s.withdrawing:
-		s.do(SenderSendCancel) // it crossed the first one
-		return
-	case s.state.Ended():
-		return
-	case e.Offset < 0 || e.Offset > s.cfg.Size:
-		s.fail(now, SenderResult{Code: wire.BadData, Detail: "accepted from an offset behind the size"})
-		return
-	case s.cancelling:
-		return
-	}
-	if first {
-		s.progress, s.tries = now, 0
-	}
-	s.confirm(now, e.Offset)
-	switch {
-	case s.cfg.Inlined:
-		s.move(SenderVerifying)
-	case e.Offset == s.cfg.Size:
-		if !s.running {
-			s.dropAll()
-			s.move(SenderVerifying)
-		}
-		s.whole()
-	case s.running && !s.heading:
-		s.sendFinish()
-	default:
-		s.endLane() // a HEAD, which this answers
-		s.open(now, e.Offset)
-		s.sendFinish()
-	}
-}
-
-// confirm takes in how much the receiver has.
-func (s *Sender) confirm(now time.Time, offset int64) {
-	if offset <= s.confirmed || offset > s.cfg.Size {
-		return
-	}
-	if s.piece > 0 {
-		s.bounded += offset - s.confirmed
-	}
-	s.confirmed = offset
-	s.progress = now
-	s.tries, s.reasked, s.finals = 0, 0, 0
-	if s.stalled = now; s.wrote <= offset {
-		s.stalled = time.Time{}
-	}
-	s.out = append(s.out, SenderAction{Do: SenderProgress, Offset: offset})
-}
-
-// open starts a lane at offset.
-func (s *Sender) open(now time.Time, offset int64) {
-	if s.state == SenderVerifying {
-		s.move(SenderInterrupted)
-	}
-	s.move(SenderStreaming)
-	s.dropAll()
-	s.finalAt = time.Time{}
-	s.lane++
-	s.running, s.heading = true, false
-	s.wrote, s.laneEnd, s.stalled, s.pieceFrom = offset, s.cfg.Size, time.Time{}, now
-	if s.piece > 0 && s.bounded >= boundedFor && s.relapses < boundedMost {
-		s.piece = 0
-	}
-	if s.piece > 0 {
-		s.laneEnd = min(s.cfg.Size, offset+s.piece)
-	}
-	s.out = append(s.out, SenderAction{Do: SenderOpenLane, Lane: s.lane, Offset: offset, Length: s.laneEnd - offset})
-}
-
-func (s *Sender) head() {
-	s.dropAll()
-	s.lane++
-	s.running, s.heading, s.stalled = true, true, time.Time{}
-	s.out = append(s.out, SenderAction{Do: SenderAskHead, Lane: s.lane})
-}
-
-func (s *Sender) onWrote(now time.Time, e SenderWrote) {
-	if s.state.Ended() || !s.running || s.heading || e.Lane != s.lane || e.Offset <= s.wrote || e.Offset > s.laneEnd {
-		return
-	}
-	s.wrote = e.Offset
-	if s.wrote > s.confirmed && s.stalled.IsZero() {
-		s.stalled = now
-	}
-	if s.wrote == s.cfg.Size && !s.cancelling {
-		s.move(SenderVerifying)
-		s.whole()
-	}
-}
-
-// whole asks for the digest, or says it again.
-func (s *Sender) whole() {
-	if !s.digesting {
-		s.digesting = true
-		s.do(SenderDigest)
-		return
-	}
-	s.sendFinish()
-}
-
-func (s *Sender) sendFinish() {
-	if s.digested && s.up && s.accepted && !s.cancelling && !s.state.Ended() && !s.cfg.Inlined {
-		s.finished = true
-		s.do(SenderSendFinish)
-	}
-}
-
-func (s *Sender) laneEnded(now time.Time, e SenderLaneEnded) {
-	if s.state.Ended() || !s.running || e.Lane != s.lane {
-		return
-	}
-	head := s.heading
-	s.running, s.heading, s.stalled = false, false, time.Time{}
-	if s.cancelling {
-		return
-	}
-	if e.End == LaneConfirmed && (e.Offset < 0 || e.Offset > s.cfg.Size) {
-		e.End = LaneBroken
-	}
-	if s.state == SenderStreaming || s.state == SenderVerifying && e.End != LaneConfirmed {
-		s.move(SenderInterrupted)
-	}
-	switch e.End {
-	case LaneConfirmed:
-		before := s.confirmed
-		s.confirm(now, e.Offset)
-		switch {
-		case head, s.state == SenderVerifying:
-			s.headSays(now, e.Offset, head)
-		case e.Offset < s.laneEnd || e.Offset <= before && s.laneEnd > s.wrote:
-			s.later(now, SenderOpenLane, e.Offset)
-		default:
-			s.adapt(now)
-			s.open(now, e.Offset)
-		}
-	case LaneGone:
-		s.forgotten(now)
-	case LaneTooLarge:
-		if s.piece == pieceMin {
-			s.withdraw(now, SenderFailed, SenderResult{Code: wire.SendFailed, Detail: "a proxy takes no upload of 1 MiB"})
-			return
-		}
-		s.shrink()
-		s.later(now, SenderAskHead, 0)
-	case LaneFinal:
-		// The verdict says it better, if there is one.
-		s.final = SenderResult{Code: e.Code, Detail: e.Detail, Origin: wire.Origin_ORIGIN_SERVER}
-		if s.finals++; s.finals > finalsMost {
-			s.withdraw(now, SenderFailed, s.final)
-			return
-		}
-		s.finalAt = now.Add(finalTime)
-		s.offer(now)
-	case LaneBroken, LaneNotThere, LaneConflict:
-		if s.piece > 0 && e.End == LaneBroken {
-			s.shrink()
-		}
-		s.later(now, SenderAskHead, 0)
-	default:
-		s.later(now, SenderAskHead, 0)
-	}
-}
-
-// headSays goes on after an offset that leaves open whether the last byte is
-// there: HEAD says at most size − 1 before the verdict.
-func (s *Sender) headSays(now time.Time, offset int64, head bool) {
-	switch {
-	case !head && (offset >= s.cfg.Size-1 || s.confirmed == s.cfg.Size):
-		// Everything was written and taken: the verdict comes.
-	case offset == s.cfg.Size:
-		s.move(SenderVerifying)
-		s.whole()
-	case head:
-		s.open(now, offset)
-	default:
-		s.move(SenderInterrupted)
-		s.later(now, SenderOpenLane, offset)
-	}
-}
-
 // forgotten offers again what the server does not know.
 func (s *Sender) forgotten(now time.Time) {
 	s.accepted = false
@@ -380,7 +178,8 @@ func (s *Sender) unknown(now time.Time) {
 		s.withdrawing = false
 	case s.state.Ended():
 	case s.cancelling:
-		s.lost(now, SenderCancelled, SenderResult{Code: wire.Cancelled})
+		// An offer that crossed this may be on its way to the receiver. The cancel
+		// that went out behind it is always answered, and that is what counts.
 	default:
 		s.endLane()
 		s.forgotten(now)
@@ -444,6 +243,9 @@ func (s *Sender) offline(now time.Time, r SenderResult) {
 	if first {
 		s.asked = 0 // this one has reached nobody
 	}
+	// A server that stops says 8 of a peer who is there, and who comes back too.
+	again := !first || s.held
+	s.held = s.held || r.Code == wire.ServiceFault
 	switch {
 	case s.cancelling && !s.deliverable():
 		s.lost(now, SenderCancelled, SenderResult{Code: wire.Cancelled})
@@ -451,7 +253,7 @@ func (s *Sender) offline(now time.Time, r SenderResult) {
 		s.later(now, SenderSendOffer, 0)
 	case r.Code == wire.ServiceFault && now.Sub(s.progress) < s.cfg.Window,
 		first && now.Before(s.patience),
-		!first && now.Sub(s.progress) < s.cfg.Window:
+		again && now.Sub(s.progress) < s.cfg.Window:
 		if s.running { // a lane lives on by itself
 			return
 		}
@@ -466,126 +268,5 @@ func (s *Sender) offline(now time.Time, r SenderResult) {
 		s.end(SenderFailed, SenderResult{Code: wire.ConnectionLost, Detail: "the peer did not come back"})
 	default:
 		s.end(SenderRefused, r)
-	}
-}
-
-// adapt changes the size of pieces by how long the last one took.
-func (s *Sender) adapt(now time.Time) {
-	if s.piece > 0 && now.Sub(s.pieceFrom) < pieceQuick {
-		s.piece = min(2*s.piece, pieceMax)
-	}
-}
-
-// shrink begins bounded mode, or makes its pieces smaller.
-func (s *Sender) shrink() {
-	if s.piece == 0 {
-		s.piece, s.bounded = 2*pieceMin, 0
-		s.relapses++
-		return
-	}
-	s.piece = max(s.piece/2, pieceMin)
-}
-
-// stallAt is when the present lane has gone without progress for too long.
-func (s *Sender) stallAt() time.Time {
-	if !s.running || s.heading || s.stalled.IsZero() {
-		return time.Time{}
-	}
-	if s.piece > 0 {
-		return s.stalled.Add(pieceTime)
-	}
-	return s.stalled.Add(stallTime)
-}
-
-// deadline is when the task fails for want of progress, and how.
-func (s *Sender) deadline() (time.Time, SenderResult) {
-	if s.state == SenderOffered && s.up && s.nextDo != SenderSendOffer {
-		wait := max(s.cfg.OfferWait, s.cfg.Window) + offerSlack
-		return s.asks.Add(wait), SenderResult{Code: wire.PeerNoAnswer}
-	}
-	at := s.progress.Add(s.cfg.Window)
-	if s.state == SenderOffered && s.nextDo == SenderSendOffer && s.patience.After(at) {
-		at = s.patience.Add(peerRetry)
-	}
-	return at, SenderResult{Code: wire.ConnectionLost, Detail: "no progress within the resume window"}
-}
-
-// Wake returns when the next SenderTick is due, and false for never.
-func (s *Sender) Wake() (time.Time, bool) {
-	var at time.Time
-	sooner := func(t time.Time) {
-		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
-			at = t
-		}
-	}
-	switch {
-	case s.withdrawing:
-		sooner(s.until)
-	case s.state.Ended():
-	default:
-		if s.cancelling {
-			sooner(s.until)
-		} else {
-			d, _ := s.deadline()
-			sooner(d)
-		}
-		sooner(s.next)
-		sooner(s.stallAt())
-		sooner(s.finalAt)
-	}
-	return at, !at.IsZero()
-}
-
-func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
-
-func (s *Sender) tick(now time.Time) {
-	if s.withdrawing && due(s.until, now) {
-		s.withdrawing = false
-	}
-	if s.state.Ended() {
-		return
-	}
-	if s.cancelling && due(s.until, now) {
-		if s.deliverable() && s.reason == nil {
-			s.end(SenderFailed, SenderResult{Code: wire.ConnectionLost, Detail: "the fate of the cancel is unknown"})
-		} else {
-			s.lost(now, SenderCancelled, SenderResult{Code: wire.Cancelled})
-		}
-		return
-	}
-	if at, r := s.deadline(); !s.cancelling && due(at, now) {
-		// The receiver keeps what it has: no cancel.
-		s.end(SenderFailed, r)
-		return
-	}
-	if due(s.finalAt, now) {
-		s.finalAt = time.Time{}
-		if !s.running && s.up && !s.cancelling {
-			s.end(SenderFailed, s.final)
-			return
-		}
-	}
-	if due(s.stallAt(), now) && !s.cancelling {
-		s.endLane()
-		s.shrink()
-		if s.state == SenderStreaming || s.state == SenderVerifying {
-			s.move(SenderInterrupted)
-		}
-		s.later(now, SenderAskHead, 0)
-	}
-	if due(s.next, now) {
-		do, at := s.nextDo, s.nextAt
-		s.dropAll()
-		switch do {
-		case SenderSendOffer:
-			s.offer(now)
-			if s.cancelling && s.up {
-				s.do(SenderSendCancel)
-			}
-		case SenderAskHead:
-			s.head()
-		case SenderOpenLane:
-			s.open(now, at)
-		}
 	}
 }
