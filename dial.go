@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -117,11 +118,71 @@ func (n *network) laneURL(laneBase, path string) string {
 	return strings.TrimRight(base.Scheme+"://"+base.Host+base.EscapedPath(), "/") + "/" + strings.TrimLeft(path, "/")
 }
 
-// login dials and logs in once.
+// login dials and logs in once. It ends with ctx, whatever the server is silent in:
+// every connection that is dialled is closed then.
 func (n *network) login(ctx context.Context, hello *wire.Hello) (*websocket.Conn, *wire.Welcome, *Error) {
 	u := *n.base.JoinPath("v1", "session")
 	u.Scheme = map[string]string{"http": "ws", "https": "wss"}[u.Scheme]
-	conn, response, err := n.dialer.DialContext(ctx, u.String(), http.Header{"User-Agent": {"dian-go"}})
+	ends := &endsWith{ctx: ctx}
+	d := *n.dialer
+	if d.NetDialContext == nil {
+		d.NetDialContext = new(net.Dialer).DialContext
+	}
+	d.NetDialContext = ends.dials(d.NetDialContext)
+	if d.NetDialTLSContext != nil {
+		d.NetDialTLSContext = ends.dials(d.NetDialTLSContext)
+	}
+	conn, welcome, failed := dialAndGreet(ctx, &d, u.String(), hello)
+	if !ends.release() && failed == nil {
+		conn.Close()
+		failed = contextError(ctx)
+	}
+	if failed != nil {
+		return nil, nil, failed
+	}
+	return conn, welcome, nil
+}
+
+// endsWith closes the connections that were dialled through it when its context
+// ends: gorilla only heeds the deadline once a connection is there. It is used by
+// one goroutine.
+type endsWith struct {
+	ctx   context.Context
+	stops []func() bool
+}
+
+func (e *endsWith) dials(dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err == nil {
+			e.stops = append(e.stops, context.AfterFunc(e.ctx, func() { hangUp(conn) }))
+		}
+		return conn, err
+	}
+}
+
+// release lets the connections live on. It reports false if the context has ended
+// before.
+func (e *endsWith) release() bool {
+	lives := true
+	for _, stop := range e.stops {
+		lives = stop() && lives
+	}
+	return lives
+}
+
+// hangUp closes the socket itself: a TLS goodbye could wait for a peer that reads
+// nothing.
+func hangUp(conn net.Conn) {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	conn.Close()
+}
+
+// dialAndGreet makes a WebSocket connection and exchanges Hello and Welcome.
+func dialAndGreet(ctx context.Context, d *websocket.Dialer, address string, hello *wire.Hello) (*websocket.Conn, *wire.Welcome, *Error) {
+	conn, response, err := d.DialContext(ctx, address, http.Header{"User-Agent": {"dian-go"}})
 	if err != nil {
 		return nil, nil, dialError(ctx, response, err)
 	}
@@ -129,12 +190,7 @@ func (n *network) login(ctx context.Context, hello *wire.Hello) (*websocket.Conn
 		conn.Close()
 		return nil, nil, localError("connect", "", ErrVersionNotSupported, "the server does not speak "+wire.ProtoSubprotocol, nil)
 	}
-	// From here on closing the connection is how ctx ends it.
-	stop := context.AfterFunc(ctx, func() { conn.NetConn().Close() })
 	welcome, failed := shakeHands(ctx, conn, hello)
-	if !stop() && failed == nil {
-		failed = contextError(ctx)
-	}
 	if failed != nil {
 		conn.Close()
 		return nil, nil, failed

@@ -11,7 +11,7 @@ import "time"
 // are answered 602. Every method of Client and Task may be called inside, Wait
 // and Close too. A panic is not recovered.
 //
-// FileData and Offer stand in receive.go and offer.go.
+// FileData and Offer stand in filedata.go and offer.go.
 type Handler struct {
 	// NotifyCmdData gets commands: of one sender in the order in which they were
 	// sent, each once for the life of this client (SEMANTICS.md, decision 7). The

@@ -61,8 +61,8 @@ func WithToken(token string) Option { return func(o *options) { o.token = token 
 
 // WithTokenSource gives a function that is asked for a token before each login
 // and shortly before a token expires. It is called by one goroutine at a time and
-// should return when its context ends. Its error fails Connect with 7; later it
-// is asked again at the next try.
+// should return when its context ends, after which nobody waits for it. Its error
+// fails Connect with 7; later it is asked again at the next try.
 func WithTokenSource(source func(context.Context) (string, error)) Option {
 	return func(o *options) { o.tokenSource = source }
 }
@@ -143,6 +143,7 @@ type sendOptions struct {
 	typ      string
 	instance *[16]byte // only this place may take it
 	asBuffer bool
+	path     string // SendFile's, absolute; not an option
 }
 
 func newSendOptions(list []SendOption) sendOptions {

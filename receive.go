@@ -28,45 +28,6 @@ const (
 	defaultDirs   = 16 // default receive folders of one user on one machine
 )
 
-// FileData is a file that has arrived: whole, verified, flushed and kept in the
-// receive folder. There it stays for 7 days after NotifyFileData has returned;
-// SaveAs, or any other move of Path, makes it the application's.
-type FileData struct {
-	Source   string // the user who sent it
-	SendID   string
-	Name     string // as sent: data, hostile for all we know, and never a path
-	SafeName string // a name for it that is safe to create on any system
-	Path     string // where it is now, absolute; empty after AcceptWriter
-	Type     string // media type as sent, may be empty
-	Size     int64
-	Meta     []byte  // at most 4,096 bytes
-	Receipt  Receipt // Stored, or Handed after AcceptWriter
-
-	file *inbox.File
-}
-
-// SaveAs moves the file to dest and returns its new absolute path. If dest is a
-// folder the file goes there under its SafeName. It never replaces anything: a
-// taken name becomes "photo (1).jpg" and so on. It can be saved once, and before
-// the client is closed. Any goroutine may call it, also after the callback.
-func (f FileData) SaveAs(dest string) (string, error) {
-	if f.file == nil {
-		return "", localError("save file", "", ErrFileNotFound, "it was written elsewhere", nil)
-	}
-	path, err := f.file.SaveAs(dest)
-	if err != nil {
-		return "", localError("save file", "", ErrFileWrite, "", err)
-	}
-	return path, nil
-}
-
-func fileData(f *inbox.File) FileData {
-	return FileData{
-		Source: f.Key.Source, SendID: f.Key.SendID, Name: f.Info.Name, SafeName: inbox.SafeName(f.Info.Name),
-		Path: f.Path(), Type: f.Info.Type, Size: f.Info.Size, Meta: f.Info.Meta, Receipt: Stored, file: f,
-	}
-}
-
 // incoming is the buffers and files that a client receives.
 type incoming struct {
 	c      *Client
@@ -417,53 +378,4 @@ func (in *incoming) record(key inbox.Key) transfer.ReceiverRecord {
 		return transfer.ReceiverRecord{State: wire.TransferState_TRANSFER_STATE_CANCELLED, Code: wire.Code(e.Code)}
 	}
 	return transfer.ReceiverRecord{State: wire.TransferState_TRANSFER_STATE_PARTIAL, Offset: e.Offset, Size: e.Size}
-}
-
-// verdicts is what is remembered, in this process alone, of buffers and of what
-// was written to an application's writer: 7 days, a cancel 24 hours, and not more
-// than verdictsMost.
-type verdicts struct {
-	mu   sync.Mutex // guards what follows
-	by   map[inbox.Key]knownVerdict
-	list []inbox.Key // in order of time
-}
-
-type knownVerdict struct {
-	transfer.ReceiverVerdict
-	at time.Time
-}
-
-const (
-	verdictsMost     = 1 << 16
-	verdictsKeep     = 7 * 24 * time.Hour
-	verdictsKeepGone = 24 * time.Hour
-)
-
-func newVerdicts() *verdicts { return &verdicts{by: map[inbox.Key]knownVerdict{}} }
-
-func (v *verdicts) find(key inbox.Key, now time.Time) (transfer.ReceiverVerdict, bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	k, ok := v.by[key]
-	keep := verdictsKeep
-	if k.Code != wire.OK {
-		keep = verdictsKeepGone
-	}
-	if !ok || now.Sub(k.at) > keep {
-		return transfer.ReceiverVerdict{}, false
-	}
-	return k.ReceiverVerdict, true
-}
-
-func (v *verdicts) add(key inbox.Key, verdict transfer.ReceiverVerdict, now time.Time) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if _, known := v.by[key]; !known {
-		v.list = append(v.list, key)
-	}
-	v.by[key] = knownVerdict{verdict, now}
-	for len(v.list) > verdictsMost || now.Sub(v.by[v.list[0]].at) > verdictsKeep {
-		delete(v.by, v.list[0])
-		v.list = v.list[1:]
-	}
 }

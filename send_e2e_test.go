@@ -376,3 +376,49 @@ func TestPeerIsWaitedFor(t *testing.T) {
 func (g *gate) release() {
 	g.done.Do(func() { close(g.open) })
 }
+
+func TestResultHasTheSendersPathWhateverFails(t *testing.T) {
+	relay := diantest.New(t)
+	alice := relay.Client("alice")
+	path := writeFile(t, noise(10))
+	missing := filepath.Join(t.TempDir(), "missing")
+	long := dian.WithMeta(make([]byte, 5000))
+	closed := relay.Client("carol")
+	closed.Close()
+	for name, c := range map[string]struct {
+		task *dian.Task
+		path string
+		want dian.Code
+	}{
+		"bad target":   {alice.SendFile("", path), path, dian.ErrBadTarget},
+		"bad send id":  {alice.SendFile("bob", path, dian.WithSendID("x")), path, dian.ErrBadSendID},
+		"meta":         {alice.SendFile("bob", path, long), path, dian.ErrBadParameter},
+		"no such file": {alice.SendFile("bob", missing), missing, dian.ErrFileNotFound},
+		"folder":       {alice.SendFile("bob", filepath.Dir(path)), filepath.Dir(path), dian.ErrFileError},
+		"offline":      {alice.SendFile("bob", path), path, dian.ErrPeerOffline},
+		"logged out":   {closed.SendFile("bob", path), path, dian.ErrNotLoggedIn},
+	} {
+		if r := mustEnd(t, c.task, c.want); r.FileName != c.path {
+			t.Errorf("%s: FileName %q, want %q", name, r.FileName, c.path)
+		}
+	}
+}
+
+func TestTaskKnowsThePlaceThatAccepted(t *testing.T) {
+	relay := diantest.New(t)
+	in := newInbound()
+	bob := relay.Client("bob", dian.WithHandler(in.handler()))
+	alice := relay.Client("alice")
+	for _, n := range []int{10, 1 << 20} {
+		task := alice.SendBuffer("bob", noise(n))
+		mustEnd(t, task, dian.OK)
+		if place, ok := task.Peer(); n > 64<<10 && (!ok || place != bob.Instance()) {
+			t.Errorf("%d bytes: Peer = %x, %v; want %x", n, place, ok, bob.Instance())
+		}
+	}
+	offline := alice.SendBuffer("carol", noise(10))
+	mustEnd(t, offline, dian.ErrPeerOffline)
+	if place, ok := offline.Peer(); ok {
+		t.Errorf("nobody accepted, and Peer = %x", place)
+	}
+}

@@ -177,8 +177,11 @@ func (s *source) check() error {
 		return changed("changed while it was sent")
 	}
 	var one [1]byte // some files do not tell their size
-	if n, _ := s.file.ReadAt(one[:], s.size); n > 0 {
+	switch n, err := s.file.ReadAt(one[:], s.size); {
+	case n > 0:
 		return changed("longer than it was")
+	case !errors.Is(err, io.EOF):
+		return &sourceError{ErrFileRead, "", err}
 	}
 	return nil
 }

@@ -47,18 +47,18 @@ func (s TaskState) String() string {
 // called by any goroutine, callbacks included.
 type Task struct {
 	// Set by newTask, then only read.
-	c        *Client
-	id       string
-	target   string
-	kind     Kind
-	opts     sendOptions
-	done     chan struct{} // closed when result is set
-	fileName string        // SendFile sets it before the task is started
+	c      *Client
+	id     string
+	target string
+	kind   Kind
+	opts   sendOptions
+	done   chan struct{} // closed when result is set
 
 	mu     sync.Mutex // guards what follows
 	state  TaskState
 	result Result
-	ending bool // the result is being told: nothing more is accepted
+	peer   *[16]byte // the place that accepted; nil before
+	ending bool      // the result is being told: nothing more is accepted
 	// Progress: known is what the task knows, shown what a callback was told.
 	known, total int64
 	shown        int64 // -1 before the first event
@@ -141,6 +141,28 @@ func (t *Task) Progress() (sent, total int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.known, t.total
+}
+
+// Peer returns the receiving place that accepted a buffer or file, for
+// WithInstance, and whether that is known: not before the peer has answered, and
+// never for a command or for content so small that it needed no answer. What a
+// place has in part only that place goes on with.
+func (t *Task) Peer() (instance [16]byte, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.peer == nil {
+		return [16]byte{}, false
+	}
+	return *t.peer, true
+}
+
+// setPeer notes who has accepted.
+func (t *Task) setPeer(instance [16]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.ending {
+		t.peer = &instance
+	}
 }
 
 // Done is closed when the task has its result. It does not wait for callbacks,
@@ -249,9 +271,7 @@ func (t *Task) finish(r Result) {
 		t.timer.Stop()
 	}
 	r.SendID, r.Target, r.Kind, r.Cookie = t.id, t.target, t.kind, t.opts.cookie
-	if r.FileName == "" {
-		r.FileName = t.fileName
-	}
+	r.FileName = t.opts.path
 	h := &t.c.opts.handler
 	if t.kind != Command && r.Err == nil {
 		t.known = r.Size

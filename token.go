@@ -65,24 +65,39 @@ func (t *tokens) fetch(ctx context.Context) error {
 	return nil
 }
 
-// ask calls the token source, one goroutine at a time.
+// ask calls the token source, one goroutine at a time. A source that goes on after
+// its context has ended is left alone: nobody waits for it but the next to ask.
 func (t *tokens) ask(ctx context.Context) (string, error) {
 	select {
 	case t.asking <- struct{}{}:
 	case <-ctx.Done():
 		return "", contextError(ctx)
 	}
-	defer func() { <-t.asking }()
-	token, err := t.c.opts.tokenSource(ctx)
-	switch {
-	case err != nil && ctx.Err() != nil:
+	type answer struct {
+		token string
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() { // the application's: Close cannot end it
+		defer func() { <-t.asking }()
+		token, err := t.c.opts.tokenSource(ctx)
+		answers <- answer{token, err}
+	}()
+	var a answer
+	select {
+	case a = <-answers:
+	case <-ctx.Done():
 		return "", contextError(ctx)
-	case err != nil:
-		return "", localError("token source", "", ErrWrongCredentials, "", err)
-	case len(token) > wire.TokenBytes:
+	}
+	switch {
+	case a.err != nil && ctx.Err() != nil:
+		return "", contextError(ctx)
+	case a.err != nil:
+		return "", localError("token source", "", ErrWrongCredentials, "", a.err)
+	case len(a.token) > wire.TokenBytes:
 		return "", localError("token source", "", ErrTokenMalformed, "over 8,192 bytes", nil)
 	}
-	return token, nil
+	return a.token, nil
 }
 
 // bearer returns the token for a lane. The session keeps it fresh; only while

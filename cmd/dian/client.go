@@ -55,7 +55,7 @@ func (c *connection) connect(ctx context.Context, con *console, opts ...dian.Opt
 	if tlsConfig != nil {
 		opts = append(opts, dian.WithTLSConfig(tlsConfig))
 	}
-	client, err := connectOrLeave(ctx, c.Server, append(opts, login)...)
+	client, err := dian.Connect(ctx, c.Server, append(opts, login)...)
 	if s, ok := interrupted(ctx); ok {
 		if client != nil {
 			logOut(client)
@@ -66,26 +66,6 @@ func (c *connection) connect(ctx context.Context, con *console, opts ...dian.Opt
 		return nil, fmt.Errorf("connect to %s: %w", quote(address.Redacted()), told{err})
 	}
 	return client, nil
-}
-
-// connectOrLeave is dian.Connect for a process that ends with ctx, and so does not
-// wait for a relay that says nothing.
-func connectOrLeave(ctx context.Context, address string, opts ...dian.Option) (*dian.Client, error) {
-	type login struct {
-		client *dian.Client
-		err    error
-	}
-	done := make(chan login, 1)
-	go func() {
-		client, err := dian.Connect(ctx, address, opts...)
-		done <- login{client, err}
-	}()
-	select {
-	case l := <-done:
-		return l.client, l.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }
 
 // told makes an error's text the one of describe.

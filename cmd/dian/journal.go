@@ -39,10 +39,14 @@ type record struct {
 	Target  string    `json:"target"`
 	Path    string    `json:"path"`
 	Name    string    `json:"name,omitempty"` // of --name
+	Peer    string    `json:"peer,omitempty"` // the place that has a part of it, in hex; empty: none that we know
 	Source  source    `json:"source"`
 	Started time.Time `json:"started"`
 	Used    time.Time `json:"used"` // the last process began
 }
+
+// instance names a receiving place.
+type instance = [16]byte
 
 // source is what must be the same for a file to be unchanged (case 73). Its
 // content is checked too, by the transfer's digest.
@@ -92,7 +96,7 @@ func (j *journal) open(want record, now time.Time) (*entry, error) {
 	}
 	e := &entry{record: want, path: stem + ".json", lock: lock}
 	if had, err := readRecord(e.path); err == nil && had.goesOn(want, now) {
-		e.record.SendID, e.record.Started, e.resumed = had.SendID, had.Started, true
+		e.record.SendID, e.record.Peer, e.record.Started, e.resumed = had.SendID, had.Peer, had.Started, true
 	} else {
 		e.record.SendID, e.record.Started = newSendID(), now
 	}
@@ -107,7 +111,7 @@ func (j *journal) open(want record, now time.Time) (*entry, error) {
 // goesOn reports whether a record that was found is about what is wanted.
 func (r record) goesOn(want record, now time.Time) bool {
 	age := now.Sub(r.Used)
-	want.SendID, want.Started, want.Used = r.SendID, r.Started, r.Used
+	want.SendID, want.Peer, want.Started, want.Used = r.SendID, r.Peer, r.Started, r.Used
 	return r == want && age >= 0 && age < keepSends
 }
 
@@ -124,6 +128,9 @@ func readRecord(path string) (record, error) {
 	}
 	if id, err := uuid.Parse(r.SendID); err != nil || id.String() != r.SendID {
 		return record{}, fmt.Errorf("%s: not a sendID", path)
+	}
+	if peer, err := hex.DecodeString(r.Peer); err != nil || len(peer) != 0 && len(peer) != len(instance{}) {
+		return record{}, fmt.Errorf("%s: not an instance", path)
 	}
 	return r, nil
 }
@@ -151,9 +158,25 @@ func (e *entry) save() error {
 // id returns the sendID to use and whether an earlier process has used it.
 func (e *entry) id() (sendID string, resumed bool) { return e.record.SendID, e.resumed }
 
+// peer returns the place that has a part of what is sent, if one is known.
+func (e *entry) peer() (place instance, ok bool) {
+	n, err := hex.Decode(place[:], []byte(e.record.Peer))
+	return place, err == nil && n == len(place)
+}
+
+// accepted notes which place has a part.
+func (e *entry) accepted(place instance) {
+	text := hex.EncodeToString(place[:])
+	if e.path == "" || text == e.record.Peer {
+		return
+	}
+	e.record.Peer = text
+	_ = e.save() // without it the next process asks whatever place it finds
+}
+
 // renew gives the entry a new sendID.
 func (e *entry) renew() {
-	e.record.SendID, e.resumed = newSendID(), false
+	e.record.SendID, e.record.Peer, e.resumed = newSendID(), "", false
 	if e.path == "" {
 		return
 	}

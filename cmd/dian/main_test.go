@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,7 +43,9 @@ func TestMain(m *testing.M) {
 //	slowly RATE           put a slow line, in bytes a second, before the relay; set DIAN_SERVER to it
 //	fast                  take the brake off the slow line
 //	resumed NAME          the first progress of NAME.out is more than nothing, and it never falls
-//	sameid NAME NAME      the events of both are about one sendID
+//	sameid NAME NAME      the events of both are about one sendID; with ! they are not
+//	silent                set DIAN_SERVER to an address that takes connections and says nothing;
+//	                      how many there were is in the file connections
 //	serverat FILE         set DIAN_SERVER to the address in a file
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -73,6 +76,7 @@ func TestScripts(t *testing.T) {
 			"fast":    func(ts *testscript.TestScript, _ bool, _ []string) { of(ts).line.rate.Store(0) },
 			"resumed": cmdResumed,
 			"sameid":  cmdSameID,
+			"silent":  cmdSilent,
 			"serverat": func(ts *testscript.TestScript, _ bool, args []string) {
 				address := strings.TrimSpace(ts.ReadFile(args[0]))
 				ts.Setenv("DIAN_ADDRESS", address)
@@ -267,15 +271,35 @@ func cmdResumed(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func cmdSameID(ts *testscript.TestScript, _ bool, args []string) {
+func cmdSilent(ts *testscript.TestScript, _ bool, _ []string) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for n := 1; ; n++ {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			if os.WriteFile(ts.MkAbs("connections"), []byte(strconv.Itoa(n)), 0o600) != nil {
+				return
+			}
+		}
+	})
+	ts.Defer(func() { listener.Close(); running.Wait() })
+	ts.Setenv("DIAN_SERVER", "http://"+listener.Addr().String())
+}
+
+func cmdSameID(ts *testscript.TestScript, not bool, args []string) {
 	ids := make(map[string]bool)
 	for _, name := range args {
 		for _, m := range regexp.MustCompile(`"sendId":"([^"]*)"`).FindAllStringSubmatch(ts.ReadFile(name+".out"), -1) {
 			ids[m[1]] = true
 		}
 	}
-	if len(ids) != 1 {
-		ts.Fatalf("%d sendIDs, want one", len(ids))
+	if (len(ids) == 1) == not {
+		ts.Fatalf("%d sendIDs, want one: %v", len(ids), !not)
 	}
 }
 

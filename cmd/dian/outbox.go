@@ -20,18 +20,22 @@ type outbox struct {
 	con    *console
 	client *dian.Client
 
-	mu   sync.Mutex               // guards told
-	told map[string]chan struct{} // by sendID: closed when the last callback was
+	mu    sync.Mutex               // guards what follows
+	told  map[string]chan struct{} // by sendID: closed when the last callback was
+	parts map[string]func()        // by sendID: see onPart
 }
 
 // openOutbox logs in with the role that takes nobody's place.
 func openOutbox(ctx context.Context, con *console, c *connection, opts ...dian.Option) (*outbox, error) {
-	o := &outbox{con: con, told: make(map[string]chan struct{})}
+	o := &outbox{con: con, told: make(map[string]chan struct{}), parts: make(map[string]func())}
 	result := func(r dian.Result) { close(o.of(r.SendID)) }
 	client, err := c.connect(ctx, con, append(opts, dian.WithSendOnly(), dian.WithHandler(con.lineTold(dian.Handler{
 		SendCmdResult: result, SendBufferResult: result, SendFileResult: result,
 		NotifySendProgress: func(p dian.Progress) {
 			con.tell(progressEvent{"progress", p.SendID, p.Target, p.Sent, p.Total})
+			if p.Sent < p.Total {
+				o.hasPart(p.SendID)
+			}
 		},
 	})))...)
 	if err != nil {
@@ -67,6 +71,24 @@ func (o *outbox) of(sendID string) chan struct{} {
 	return o.told[sendID]
 }
 
+// onPart has fn called once, as a callback, when the receiver of a task is seen to
+// have a part of it and not all.
+func (o *outbox) onPart(sendID string, fn func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.parts[sendID] = fn
+}
+
+func (o *outbox) hasPart(sendID string) {
+	o.mu.Lock()
+	fn := o.parts[sendID]
+	delete(o.parts, sendID)
+	o.mu.Unlock()
+	if fn != nil {
+		fn()
+	}
+}
+
 // await returns a task's result. When ctx ends it cancels the task and waits a
 // few seconds for the result; then the client is closed, which gives one.
 func (o *outbox) await(ctx context.Context, task *dian.Task) dian.Result {
@@ -86,6 +108,7 @@ func (o *outbox) await(ctx context.Context, task *dian.Task) dian.Result {
 	<-o.of(task.ID())
 	o.mu.Lock()
 	delete(o.told, task.ID())
+	delete(o.parts, task.ID())
 	o.mu.Unlock()
 	return task.Result()
 }

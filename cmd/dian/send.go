@@ -92,20 +92,32 @@ func (c *sendCmd) sendOne(ctx context.Context, o *outbox, j *journal, path strin
 	defer entry.close()
 	for {
 		id, resumed := entry.id()
-		task := o.client.SendFile(c.Target, path, append(opts, dian.WithSendID(id))...)
+		these := append(opts[:len(opts):len(opts)], dian.WithSendID(id))
+		if place, ok := entry.peer(); ok {
+			these = append(these, dian.WithInstance(place))
+		}
+		task := o.client.SendFile(c.Target, path, these...)
+		note := func() {
+			if place, ok := task.Peer(); ok {
+				entry.accepted(place)
+			}
+		}
+		o.onPart(id, note)
 		ended := o.con.showBar(quote(path), task)
 		result := o.await(ctx, task)
 		sent, _ := task.Progress()
 		code := dian.CodeOf(result.Err)
 		if resumed && sent == 0 && (code == dian.ErrBadSendID || code == dian.ErrCancelled) && ctx.Err() == nil {
-			// The receiver does not go on with that one: it is another
-			// instance, or a cancel of ours has reached it after all.
+			// The receiver does not go on with that one: the user is at another
+			// place now, or a cancel of ours has reached it after all.
 			ended()
 			entry.renew()
 			continue
 		}
 		if final(code, resumed || sent > 0) {
 			entry.forget()
+		} else {
+			note()
 		}
 		o.tellResult(result, quote(path))
 		ended()
