@@ -241,12 +241,18 @@ func TestAnotherInstanceNeverResumes(t *testing.T) {
 	ticket := bob.part(a.Url).ticket
 	second := rt.receiver("bob", placeB)
 	rt.want(rt.do(rt.request("GET", a.Url, "", nil, "Authorization", "Ticket "+ticket)), 404) // revoked by the kick
-	rt.want(rt.head(a.Url, "alice"), 423)
+	if v := alice.verdict(); v.Code != 1104 { // at once, and not after the resume window
+		t.Errorf("Verdict = %v, want 1104", v)
+	}
+	rt.want(rt.head(a.Url, "alice"), 404)
 	o.Instance = a.Peer.Instance
 	alice.offer(o)
 	if v := alice.verdict(); v.Code != 1104 {
 		t.Errorf("Verdict = %v, want 1104", v)
 	}
+	rt.restart() // a server that knows nothing of it says the same
+	second.attach(rt, placeB)
+	rt.want(rt.head(a.Url, "alice"), 404)
 	second.mu.Lock()
 	defer second.mu.Unlock()
 	if len(second.parts) != 0 {

@@ -142,7 +142,8 @@ func (ts *transfers) cancelFrame(sess *session, c *wire.Cancel) {
 	}
 }
 
-// sessionUp asks a listening session's place about its transfers.
+// sessionUp asks a listening session's place about its transfers. What another
+// place of the user has begun ends: nobody goes on with that here.
 func (ts *transfers) sessionUp(sess *session) {
 	if sess.role != wire.Role_ROLE_LISTEN {
 		return
@@ -152,7 +153,11 @@ func (ts *transfers) sessionUp(sess *session) {
 	ts.mu.Unlock()
 	for _, t := range all {
 		t.mu.Lock()
-		t.attachLocked(sess)
+		if t.what.Instance == sess.instance {
+			t.attachLocked(sess)
+		} else {
+			t.stepLocked(relay.RelayAborted{Code: wire.BadSendID, Detail: elsewhere})
+		}
 		t.mu.Unlock()
 	}
 }

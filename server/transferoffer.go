@@ -12,6 +12,10 @@ import (
 	"github.com/dian-im/dian/internal/wire"
 )
 
+// elsewhere is said of a transfer that is bound to a place which is not the user's
+// any more.
+const elsewhere = "the user is at another place now"
+
 // A proposal is an offer with all that the server knows of it.
 type proposal struct {
 	offer    *wire.Offer // as the sender made it
@@ -50,7 +54,7 @@ func (ts *transfers) propose(ctx context.Context, p proposal) (*transfer, error)
 			return nil, &wire.Error{Code: wire.PeerOffline}
 		}
 		if len(o.Instance) > 0 && string(o.Instance) != listener.instance {
-			return nil, &wire.Error{Code: wire.BadSendID, Detail: "the user is at another place now"}
+			return nil, &wire.Error{Code: wire.BadSendID, Detail: elsewhere}
 		}
 		if ts.srv.stopping() {
 			return nil, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
@@ -84,7 +88,7 @@ func (t *transfer) proposeAgain(p proposal, listener *session) (*transfer, error
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	state := t.m.State()
-	elsewhere := listener != nil && listener.instance != t.what.Instance
+	moved := listener != nil && listener.instance != t.what.Instance
 	named := len(p.offer.Instance) > 0
 	switch {
 	case t.m.Forgotten(),
@@ -94,12 +98,12 @@ func (t *transfer) proposeAgain(p proposal, listener *session) (*transfer, error
 		return nil, &wire.Error{Code: wire.BadSendID, Detail: "another place took it"}
 	case p.offer.Size != t.what.Size || p.offer.Kind != t.what.Kind || (p.session == nil) != t.what.HTTP:
 		return nil, &wire.Error{Code: wire.BadSendID, Detail: "the id names another content"}
-	case !state.Ended() && elsewhere:
+	case !state.Ended() && moved:
 		// The place that was asked is not the user's any more, and no other goes on
 		// with what it has.
 		if named {
 			t.senderLocked(p)
-			t.stepLocked(relay.RelayAborted{Code: wire.BadSendID, Detail: "the user is at another place now"})
+			t.stepLocked(relay.RelayAborted{Code: wire.BadSendID, Detail: elsewhere})
 			return t, nil
 		}
 		t.sender = nil
@@ -184,6 +188,9 @@ func (ts *transfers) rebuild(ctx context.Context, id string, c claims) (*transfe
 				return nil, unknown
 			}
 			t = other
+			if l := ts.srv.listener(what.App, what.Target); l != nil && l.instance != what.Instance {
+				return nil, unknown
+			}
 		}
 		made, err := ts.add(what, relay.RebuildRelay(ts.machineConfig(what, false), time.Now()), t)
 		if errors.Is(err, errBusy) {
