@@ -135,13 +135,13 @@ func (m *commands) keepTime() {
 }
 
 // lineUp sends what has no result, before anything new, and lets new ones go.
-func (m *commands) lineUp(l *link.Link) {
+func (m *commands) lineUp(l *link.Link, moment *wire.Moment) {
 	m.inMu.Lock()
-	m.in.lineUp()
+	m.in.lineUp(moment)
 	m.inMu.Unlock()
 	m.mu.Lock()
 	m.line = l
-	m.box.lineUp(time.Now())
+	m.box.lineUp(time.Now(), moment)
 	m.doAndUnlock()
 }
 

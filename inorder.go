@@ -19,7 +19,9 @@ const (
 	maxReplyBytes   = 64 << 20 // replies remembered of all
 	maxKnownIDs     = 65536    // ids of unordered commands, the oldest are forgotten
 	commandMemory   = 10 * time.Minute
-	replyMemoryCost = 64 // what an empty reply counts
+	replyMemoryCost = 64   // what an empty reply counts
+	maxServers      = 1024 // whose moments are remembered
+	maxForgot       = 4096 // senders of forgotten streams; with more, all count as such
 )
 
 // inorder is the receiver's side of docs/protocol.md §6: which command is
@@ -34,6 +36,9 @@ type inorder struct {
 	ids     map[idKey]*inCommand
 	idOrder []*inCommand // by age
 	cached  int          // cost of all remembered replies
+
+	alive  map[uint64]uint64   // by server: the moment of this life's first login there
+	forgot map[string]struct{} // senders a stream of whom was forgotten
 
 	queued, queuedBytes int
 }
@@ -81,12 +86,29 @@ func newInorder(ackHandled bool) *inorder {
 		ackHandled: ackHandled,
 		streams:    map[streamKey]*inStream{},
 		ids:        map[idKey]*inCommand{},
+		alive:      map[uint64]uint64{},
+		forgot:     map[string]struct{}{},
 	}
 }
 
 // lineUp begins a session: refs of the one before are void, its sender will ask
 // again.
-func (r *inorder) lineUp() { r.line++ }
+func (r *inorder) lineUp(moment *wire.Moment) {
+	r.line++
+	if _, known := r.alive[moment.GetServer()]; moment.GetCount() > 0 && !known && len(r.alive) < maxServers {
+		r.alive[moment.GetServer()] = moment.GetCount()
+	}
+}
+
+// never reports whether a resent command of an unknown stream was certainly never
+// delivered here: it was first sent under a login that came after this life had
+// taken its place at the same server, so no earlier life can have got it, and this
+// one remembers whom it has heard.
+func (r *inorder) never(c *wire.Command) bool {
+	here, known := r.alive[c.GetSince().GetServer()]
+	_, forgot := r.forgot[c.GetSource().GetUser()]
+	return known && c.GetSince().GetCount() > here && !forgot && len(r.forgot) < maxForgot
+}
 
 // arrive takes a command that has been checked. A command that is returned is to
 // be delivered behind the ones before; an ack that is returned is to be sent.
@@ -99,7 +121,7 @@ func (r *inorder) arrive(now time.Time, c *wire.Command) (*inCommand, *wire.Comm
 	s := r.streams[key]
 	if s == nil {
 		switch {
-		case c.GetResent():
+		case c.GetResent() && !r.never(c):
 			return nil, final(c, ErrPeerNoAnswer, nil, "the receiver has restarted, or forgotten")
 		case c.GetSeq() > c.GetFloor():
 			return nil, gap(c, c.GetFloor())
@@ -304,6 +326,9 @@ func (r *inorder) drop(s *inStream) {
 	}
 	r.recent.Remove(s.place)
 	delete(r.streams, s.key)
+	if len(r.forgot) < maxForgot {
+		r.forgot[s.key.source] = struct{}{}
+	}
 }
 
 func final(c *wire.Command, code Code, reply []byte, detail string) *wire.CommandAck {

@@ -76,7 +76,7 @@ func TestReceiverFollowsTheTable(t *testing.T) {
 func TestReplyIsRepeatedUntilTheFloorPasses(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	r := newInorder(true)
-	r.lineUp()
+	r.lineUp(nil)
 	d, a := r.arrive(now, command(1, 1, 1, false))
 	if d == nil || a != nil {
 		t.Fatalf("delivered %v, ack %v; want no ack before it is handled", d, a)
@@ -104,9 +104,9 @@ func TestReplyIsRepeatedUntilTheFloorPasses(t *testing.T) {
 func TestAckOfABrokenLineIsNotSent(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	r := newInorder(true)
-	r.lineUp()
+	r.lineUp(nil)
 	d, _ := r.arrive(now, command(1, 1, 1, false))
-	r.lineUp()
+	r.lineUp(nil)
 	if ack := r.handled(d, OK, nil, ""); ack != nil {
 		t.Errorf("ack %v with a ref of the line before", ack)
 	}
@@ -155,4 +155,34 @@ func TestReceiverMemoryIsBounded(t *testing.T) {
 			t.Errorf("%d ids kept", len(r.ids))
 		}
 	})
+}
+
+// A resent command of an unknown stream is delivered only if no earlier life of
+// the receiver, and nothing that this one has forgotten, can have got it.
+func TestResentCommandThatWasNeverHere(t *testing.T) {
+	now := time.Unix(0, 0)
+	for _, c := range []struct {
+		name  string
+		since *wire.Moment
+		drop  bool
+		want  Code
+	}{
+		{"first sent after this life began", &wire.Moment{Server: 7, Count: 11}, false, OK},
+		{"first sent before", &wire.Moment{Server: 7, Count: 9}, false, ErrPeerNoAnswer},
+		{"at a server this life does not know", &wire.Moment{Server: 8, Count: 11}, false, ErrPeerNoAnswer},
+		{"by a client that does not say", nil, false, ErrPeerNoAnswer},
+		{"of a sender one of whose streams was forgotten", &wire.Moment{Server: 7, Count: 11}, true, ErrPeerNoAnswer},
+	} {
+		r := newInorder(false)
+		r.lineUp(&wire.Moment{Server: 7, Count: 10})
+		r.lineUp(&wire.Moment{Server: 7, Count: 20}) // the same life
+		if c.drop {
+			r.arrive(now, &wire.Command{Id: "x", Source: &wire.Peer{User: "alice"}, Stream: 4, Seq: 1, Floor: 1})
+			r.drop(r.streams[streamKey{"alice", 4}])
+		}
+		d, ack := r.arrive(now, &wire.Command{Id: "y", Source: &wire.Peer{User: "alice"}, Stream: 5, Seq: 1, Floor: 1, Resent: true, Since: c.since})
+		if Code(ack.Code) != c.want || (d != nil) != (c.want == OK) {
+			t.Errorf("%s: code %d, delivered %v, want %d", c.name, ack.Code, d != nil, c.want)
+		}
+	}
 }

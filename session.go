@@ -90,7 +90,7 @@ func (c *Client) startSession(conn *websocket.Conn) *session {
 	// What a server may have forgotten goes out before anything new: frames of
 	// others find no session until live is set, and commands have a gate of their own.
 	c.presence.lineUp(s.l)
-	c.commands.lineUp(s.l)
+	c.commands.lineUp(s.l, w.GetMoment())
 	c.mu.Lock()
 	c.live = s.l
 	closing := c.closing

@@ -49,13 +49,14 @@ type outCommand struct {
 	stream    *outStream
 	seq       uint64
 	state     commandState
-	resent    bool      // the next or last sending says that it may have arrived before
-	sent      bool      // at least once
-	gaps      int       // how often the answer was GAP
-	waiting   bool      // held because the peer is offline
-	waitUntil time.Time // the end of wait
-	due       time.Time // when it is resolved for want of an answer
-	place     int       // in outbox.due
+	resent    bool         // the next or last sending says that it may have arrived before
+	sent      bool         // at least once
+	since     *wire.Moment // of the login under which it was first sent
+	gaps      int          // how often the answer was GAP
+	waiting   bool         // held because the peer is offline
+	waitUntil time.Time    // the end of wait
+	due       time.Time    // when it is resolved for want of an answer
+	place     int          // in outbox.due
 }
 
 func (c *outCommand) cost() int { return max(len(c.data)+len(c.meta), commandMinCost) }
@@ -104,6 +105,7 @@ type outbox struct {
 	newStream func() uint64
 
 	up      bool
+	moment  *wire.Moment          // of the present login
 	streams map[string]*outStream // by target
 	byID    map[string]*outCommand
 	due     dueHeap
@@ -164,8 +166,8 @@ func (o *outbox) forgetStreams(now time.Time) {
 }
 
 // lineUp sends what waits for a session.
-func (o *outbox) lineUp(now time.Time) {
-	o.up = true
+func (o *outbox) lineUp(now time.Time, moment *wire.Moment) {
+	o.up, o.moment = true, moment
 	for _, s := range o.streams {
 		o.pump(now, s)
 	}
@@ -413,6 +415,9 @@ func (o *outbox) send(now time.Time, c *outCommand) bool {
 	if c.state == held {
 		s.held--
 	}
+	if !c.sent {
+		c.since = o.moment
+	}
 	c.state, c.sent, c.waiting = flying, true, false
 	s.flying++
 	s.flyingBytes += cost
@@ -421,10 +426,14 @@ func (o *outbox) send(now time.Time, c *outCommand) bool {
 	if c.wait > 0 { // the time for an answer begins when the peer may be there
 		o.setDue(c, now.Add(o.timeout))
 	}
-	o.frames = append(o.frames, &wire.Command{
+	f := &wire.Command{
 		Id: c.id, Target: c.target, Stream: s.id, Seq: c.seq, Floor: s.floor(),
 		Resent: c.resent, Data: c.data, Meta: c.meta,
-	})
+	}
+	if c.resent {
+		f.Since = c.since
+	}
+	o.frames = append(o.frames, f)
 	return true
 }
 

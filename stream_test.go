@@ -25,7 +25,7 @@ type relay struct {
 	acks                 []*wire.CommandAck       // receiver → server
 	results              []*wire.CommandResult    // server → sender
 	pending              map[uint64]*wire.Command // by ref
-	lastRef              uint64
+	lastRef, logins      uint64
 
 	queue     []*inCommand         // at the receiving application
 	life      int                  // of the receiver
@@ -120,6 +120,11 @@ func (r *relay) step(way int) bool {
 			if life[d.id]++; life[d.id] > 1 {
 				r.fail("%s delivered twice in one life", d.id)
 			}
+			for _, before := range r.delivered[:r.life] {
+				if before[d.id] > 0 {
+					r.fail("%s delivered again after a restart", d.id)
+				}
+			}
 			r.order[r.life] = append(r.order[r.life], d.id)
 			if !slices.IsSorted(r.order[r.life]) {
 				r.fail("out of order: %v", r.order[r.life])
@@ -187,13 +192,19 @@ func (r *relay) cutReceiver() {
 func (r *relay) connect() {
 	if !r.senderUp {
 		r.senderUp = true
-		r.box.lineUp(r.now)
+		r.box.lineUp(r.now, r.moment())
 		r.collect()
 	}
 	if !r.receiverUp {
 		r.receiverUp = true
-		r.in.lineUp()
+		r.in.lineUp(r.moment())
 	}
+}
+
+// moment is of the next login.
+func (r *relay) moment() *wire.Moment {
+	r.logins++
+	return &wire.Moment{Server: 1, Count: r.logins}
 }
 
 // restart gives the receiver a new life, without memory.
@@ -309,7 +320,7 @@ func TestFullDeliveryQueueAnswersBusy(t *testing.T) {
 func TestOneTargetLeavesRoomForOthers(t *testing.T) {
 	box := newOutbox(time.Minute, func() uint64 { return 7 })
 	now := time.Unix(0, 0)
-	box.lineUp(now)
+	box.lineUp(now, nil)
 	for i := range 2 * maxFlying {
 		box.add(now, &outCommand{id: fmt.Sprint(i), target: "slow"})
 	}

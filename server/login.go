@@ -205,6 +205,11 @@ func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello) (*ses
 	if s.stopping() {
 		return nil, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
 	}
+	// Who has a later moment has logged in after this session took its place:
+	// commands it sends then cannot reach an older one (docs/protocol.md §6).
+	s.entering.Lock()
+	defer s.entering.Unlock()
+	s.moments++
 	sess := s.newSession(json, token, hello)
 	sess.ctx, sess.stop = context.WithCancel(s.ctx)
 	sess.link = link.New(conn, link.Config{
@@ -251,6 +256,7 @@ func (s *Server) welcome(sess *session) *wire.Frame {
 		HeartbeatMs:    uint32(cfg.Heartbeat.Milliseconds()),
 		TokenExpiresMs: sess.token().Expires.UnixMilli(),
 		LaneBase:       cfg.PublicURL,
+		Moment:         &wire.Moment{Server: s.id, Count: s.moments},
 		Limits: &wire.Limits{
 			CommandBytes: wire.CommandBytes, ReplyBytes: wire.ReplyBytes, BufferBytes: wire.BufferBytes,
 			FileBytes: s.maxFileBytes(sess.app), InlineBytes: wire.InlineBytes,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,11 @@ type Server struct {
 	mux       *http.ServeMux
 	ctx       context.Context // ends when Shutdown gives up waiting
 	kill      context.CancelFunc
+
+	id uint64 // random: whose moments are counted
+
+	entering sync.Mutex // one login at a time takes its moment and its place
+	moments  uint64     // guarded by entering
 
 	commands    commands
 	logins      logins
@@ -55,7 +61,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, keys: keys,
+		cfg: cfg, log: cfg.Logger, keys: keys, id: rand.Uint64(),
 		dir: newDirectory(), presence: newPresence(),
 		sessions: map[*session]struct{}{},
 		ended:    make(chan struct{}),

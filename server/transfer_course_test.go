@@ -241,7 +241,7 @@ func TestAnotherInstanceNeverResumes(t *testing.T) {
 	ticket := bob.part(a.Url).ticket
 	second := rt.receiver("bob", placeB)
 	rt.want(rt.do(rt.request("GET", a.Url, "", nil, "Authorization", "Ticket "+ticket)), 404) // revoked by the kick
-	if v := alice.verdict(); v.Code != 1104 { // at once, and not after the resume window
+	if v := alice.verdict(); v.Code != 1104 {                                                 // at once, and not after the resume window
 		t.Errorf("Verdict = %v, want 1104", v)
 	}
 	rt.want(rt.head(a.Url, "alice"), 404)

@@ -1092,6 +1092,7 @@ type Welcome struct {
 	Capabilities   []string               `protobuf:"bytes,6,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	TokenExpiresMs int64                  `protobuf:"varint,7,opt,name=token_expires_ms,json=tokenExpiresMs,proto3" json:"token_expires_ms,omitempty"` // Unix time in milliseconds
 	LaneBase       string                 `protobuf:"bytes,8,opt,name=lane_base,json=laneBase,proto3" json:"lane_base,omitempty"`                      // URL that lane paths are relative to; empty: the session's own
+	Moment         *Moment                `protobuf:"bytes,9,opt,name=moment,proto3" json:"moment,omitempty"`                                          // of this login
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1182,6 +1183,67 @@ func (x *Welcome) GetLaneBase() string {
 	return ""
 }
 
+func (x *Welcome) GetMoment() *Moment {
+	if x != nil {
+		return x.Moment
+	}
+	return nil
+}
+
+// Moment orders the logins at one server. It lets a receiver tell a command that it
+// never got from one that an earlier life of it may have got.
+type Moment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        uint64                 `protobuf:"fixed64,1,opt,name=server,proto3" json:"server,omitempty"` // random, of one server process
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`    // rises with every login of anybody
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Moment) Reset() {
+	*x = Moment{}
+	mi := &file_dian_v1_session_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Moment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Moment) ProtoMessage() {}
+
+func (x *Moment) ProtoReflect() protoreflect.Message {
+	mi := &file_dian_v1_session_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Moment.ProtoReflect.Descriptor instead.
+func (*Moment) Descriptor() ([]byte, []int) {
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Moment) GetServer() uint64 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *Moment) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Limits are the server's, in bytes and milliseconds. 0 means no limit where
 // that is possible (file_bytes), otherwise the value of docs/protocol.md.
 type Limits struct {
@@ -1202,7 +1264,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_dian_v1_session_proto_msgTypes[5]
+	mi := &file_dian_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1276,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[5]
+	mi := &file_dian_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1289,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Limits) GetCommandBytes() int64 {
@@ -1311,7 +1373,7 @@ type LineOff struct {
 
 func (x *LineOff) Reset() {
 	*x = LineOff{}
-	mi := &file_dian_v1_session_proto_msgTypes[6]
+	mi := &file_dian_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1385,7 @@ func (x *LineOff) String() string {
 func (*LineOff) ProtoMessage() {}
 
 func (x *LineOff) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[6]
+	mi := &file_dian_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1398,7 @@ func (x *LineOff) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LineOff.ProtoReflect.Descriptor instead.
 func (*LineOff) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LineOff) GetCode() uint32 {
@@ -1363,7 +1425,7 @@ type UpdateToken struct {
 
 func (x *UpdateToken) Reset() {
 	*x = UpdateToken{}
-	mi := &file_dian_v1_session_proto_msgTypes[7]
+	mi := &file_dian_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1437,7 @@ func (x *UpdateToken) String() string {
 func (*UpdateToken) ProtoMessage() {}
 
 func (x *UpdateToken) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[7]
+	mi := &file_dian_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1450,7 @@ func (x *UpdateToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateToken.ProtoReflect.Descriptor instead.
 func (*UpdateToken) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateToken) GetToken() string {
@@ -1410,7 +1472,7 @@ type TokenUpdated struct {
 
 func (x *TokenUpdated) Reset() {
 	*x = TokenUpdated{}
-	mi := &file_dian_v1_session_proto_msgTypes[8]
+	mi := &file_dian_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1484,7 @@ func (x *TokenUpdated) String() string {
 func (*TokenUpdated) ProtoMessage() {}
 
 func (x *TokenUpdated) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[8]
+	mi := &file_dian_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1497,7 @@ func (x *TokenUpdated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenUpdated.ProtoReflect.Descriptor instead.
 func (*TokenUpdated) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TokenUpdated) GetCode() uint32 {
@@ -1469,7 +1531,7 @@ type TokenWillExpire struct {
 
 func (x *TokenWillExpire) Reset() {
 	*x = TokenWillExpire{}
-	mi := &file_dian_v1_session_proto_msgTypes[9]
+	mi := &file_dian_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1543,7 @@ func (x *TokenWillExpire) String() string {
 func (*TokenWillExpire) ProtoMessage() {}
 
 func (x *TokenWillExpire) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[9]
+	mi := &file_dian_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1556,7 @@ func (x *TokenWillExpire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenWillExpire.ProtoReflect.Descriptor instead.
 func (*TokenWillExpire) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TokenWillExpire) GetTokenExpiresMs() int64 {
@@ -1515,7 +1577,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_dian_v1_session_proto_msgTypes[10]
+	mi := &file_dian_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1589,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[10]
+	mi := &file_dian_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1602,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GoAway) GetDelayMs() uint32 {
@@ -1559,7 +1621,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_dian_v1_session_proto_msgTypes[11]
+	mi := &file_dian_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1633,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[11]
+	mi := &file_dian_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1646,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 // Pong answers a Ping.
@@ -1596,7 +1658,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_dian_v1_session_proto_msgTypes[12]
+	mi := &file_dian_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1670,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[12]
+	mi := &file_dian_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1683,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 // Command carries up to 64 KiB to another user.
@@ -1638,13 +1700,14 @@ type Command struct {
 	Data          []byte                 `protobuf:"bytes,9,opt,name=data,proto3" json:"data,omitempty"`
 	Meta          []byte                 `protobuf:"bytes,10,opt,name=meta,proto3" json:"meta,omitempty"`     // the application's, at most 4 KiB
 	Header        []byte                 `protobuf:"bytes,11,opt,name=header,proto3" json:"header,omitempty"` // opaque, end to end, at most 4 KiB
+	Since         *Moment                `protobuf:"bytes,12,opt,name=since,proto3" json:"since,omitempty"`   // with resent: of the sender's login under which it was first sent
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_dian_v1_session_proto_msgTypes[13]
+	mi := &file_dian_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1719,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[13]
+	mi := &file_dian_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1732,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Command) GetId() string {
@@ -1749,6 +1812,13 @@ func (x *Command) GetHeader() []byte {
 	return nil
 }
 
+func (x *Command) GetSince() *Moment {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // CommandAck is the receiver's word on a Command.
 type CommandAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1766,7 +1836,7 @@ type CommandAck struct {
 
 func (x *CommandAck) Reset() {
 	*x = CommandAck{}
-	mi := &file_dian_v1_session_proto_msgTypes[14]
+	mi := &file_dian_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1848,7 @@ func (x *CommandAck) String() string {
 func (*CommandAck) ProtoMessage() {}
 
 func (x *CommandAck) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[14]
+	mi := &file_dian_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1861,7 @@ func (x *CommandAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAck.ProtoReflect.Descriptor instead.
 func (*CommandAck) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CommandAck) GetRef() uint64 {
@@ -1867,7 +1937,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_dian_v1_session_proto_msgTypes[15]
+	mi := &file_dian_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +1949,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[15]
+	mi := &file_dian_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +1962,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CommandResult) GetId() string {
@@ -1963,7 +2033,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_dian_v1_session_proto_msgTypes[16]
+	mi := &file_dian_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2045,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[16]
+	mi := &file_dian_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2058,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Presence) GetUser() string {
@@ -2023,7 +2093,7 @@ type PresenceQuery struct {
 
 func (x *PresenceQuery) Reset() {
 	*x = PresenceQuery{}
-	mi := &file_dian_v1_session_proto_msgTypes[17]
+	mi := &file_dian_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2105,7 @@ func (x *PresenceQuery) String() string {
 func (*PresenceQuery) ProtoMessage() {}
 
 func (x *PresenceQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[17]
+	mi := &file_dian_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2118,7 @@ func (x *PresenceQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresenceQuery.ProtoReflect.Descriptor instead.
 func (*PresenceQuery) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PresenceQuery) GetId() uint64 {
@@ -2079,7 +2149,7 @@ type PresenceList struct {
 
 func (x *PresenceList) Reset() {
 	*x = PresenceList{}
-	mi := &file_dian_v1_session_proto_msgTypes[18]
+	mi := &file_dian_v1_session_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2161,7 @@ func (x *PresenceList) String() string {
 func (*PresenceList) ProtoMessage() {}
 
 func (x *PresenceList) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[18]
+	mi := &file_dian_v1_session_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2174,7 @@ func (x *PresenceList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresenceList.ProtoReflect.Descriptor instead.
 func (*PresenceList) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{18}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PresenceList) GetId() uint64 {
@@ -2155,7 +2225,7 @@ type PresenceSubscribe struct {
 
 func (x *PresenceSubscribe) Reset() {
 	*x = PresenceSubscribe{}
-	mi := &file_dian_v1_session_proto_msgTypes[19]
+	mi := &file_dian_v1_session_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2237,7 @@ func (x *PresenceSubscribe) String() string {
 func (*PresenceSubscribe) ProtoMessage() {}
 
 func (x *PresenceSubscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[19]
+	mi := &file_dian_v1_session_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2250,7 @@ func (x *PresenceSubscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresenceSubscribe.ProtoReflect.Descriptor instead.
 func (*PresenceSubscribe) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{19}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PresenceSubscribe) GetId() uint64 {
@@ -2214,7 +2284,7 @@ type PresenceChange struct {
 
 func (x *PresenceChange) Reset() {
 	*x = PresenceChange{}
-	mi := &file_dian_v1_session_proto_msgTypes[20]
+	mi := &file_dian_v1_session_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2296,7 @@ func (x *PresenceChange) String() string {
 func (*PresenceChange) ProtoMessage() {}
 
 func (x *PresenceChange) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[20]
+	mi := &file_dian_v1_session_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2309,7 @@ func (x *PresenceChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresenceChange.ProtoReflect.Descriptor instead.
 func (*PresenceChange) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{20}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PresenceChange) GetUsers() []*Presence {
@@ -2260,7 +2330,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_dian_v1_session_proto_msgTypes[21]
+	mi := &file_dian_v1_session_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2342,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[21]
+	mi := &file_dian_v1_session_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2355,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{21}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Status) GetBusy() bool {
@@ -2328,7 +2398,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_dian_v1_session_proto_msgTypes[22]
+	mi := &file_dian_v1_session_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2410,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[22]
+	mi := &file_dian_v1_session_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2423,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{22}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Offer) GetSendId() string {
@@ -2484,7 +2554,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_dian_v1_session_proto_msgTypes[23]
+	mi := &file_dian_v1_session_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2496,7 +2566,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[23]
+	mi := &file_dian_v1_session_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2509,7 +2579,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{23}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Answer) GetTransfer() string {
@@ -2577,7 +2647,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_dian_v1_session_proto_msgTypes[24]
+	mi := &file_dian_v1_session_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2659,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[24]
+	mi := &file_dian_v1_session_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2672,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{24}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Accepted) GetSendId() string {
@@ -2665,7 +2735,7 @@ type Received struct {
 
 func (x *Received) Reset() {
 	*x = Received{}
-	mi := &file_dian_v1_session_proto_msgTypes[25]
+	mi := &file_dian_v1_session_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2747,7 @@ func (x *Received) String() string {
 func (*Received) ProtoMessage() {}
 
 func (x *Received) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[25]
+	mi := &file_dian_v1_session_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2760,7 @@ func (x *Received) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Received.ProtoReflect.Descriptor instead.
 func (*Received) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{25}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Received) GetTransfer() string {
@@ -2718,7 +2788,7 @@ type Sync struct {
 
 func (x *Sync) Reset() {
 	*x = Sync{}
-	mi := &file_dian_v1_session_proto_msgTypes[26]
+	mi := &file_dian_v1_session_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +2800,7 @@ func (x *Sync) String() string {
 func (*Sync) ProtoMessage() {}
 
 func (x *Sync) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[26]
+	mi := &file_dian_v1_session_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +2813,7 @@ func (x *Sync) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sync.ProtoReflect.Descriptor instead.
 func (*Sync) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{26}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Sync) GetTransfer() string {
@@ -2771,7 +2841,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_dian_v1_session_proto_msgTypes[27]
+	mi := &file_dian_v1_session_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2853,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[27]
+	mi := &file_dian_v1_session_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +2866,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{27}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Finish) GetTransfer() string {
@@ -2830,7 +2900,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_dian_v1_session_proto_msgTypes[28]
+	mi := &file_dian_v1_session_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2842,7 +2912,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[28]
+	mi := &file_dian_v1_session_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2855,7 +2925,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{28}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Verdict) GetSendId() string {
@@ -2924,7 +2994,7 @@ type VerdictAck struct {
 
 func (x *VerdictAck) Reset() {
 	*x = VerdictAck{}
-	mi := &file_dian_v1_session_proto_msgTypes[29]
+	mi := &file_dian_v1_session_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2936,7 +3006,7 @@ func (x *VerdictAck) String() string {
 func (*VerdictAck) ProtoMessage() {}
 
 func (x *VerdictAck) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[29]
+	mi := &file_dian_v1_session_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2949,7 +3019,7 @@ func (x *VerdictAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerdictAck.ProtoReflect.Descriptor instead.
 func (*VerdictAck) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{29}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VerdictAck) GetTransfer() string {
@@ -2970,7 +3040,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_dian_v1_session_proto_msgTypes[30]
+	mi := &file_dian_v1_session_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3052,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[30]
+	mi := &file_dian_v1_session_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3065,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{30}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Cancel) GetSendId() string {
@@ -3027,7 +3097,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_dian_v1_session_proto_msgTypes[31]
+	mi := &file_dian_v1_session_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3039,7 +3109,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[31]
+	mi := &file_dian_v1_session_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3052,7 +3122,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{31}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Query) GetTransfer() string {
@@ -3108,7 +3178,7 @@ type Standing struct {
 
 func (x *Standing) Reset() {
 	*x = Standing{}
-	mi := &file_dian_v1_session_proto_msgTypes[32]
+	mi := &file_dian_v1_session_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3120,7 +3190,7 @@ func (x *Standing) String() string {
 func (*Standing) ProtoMessage() {}
 
 func (x *Standing) ProtoReflect() protoreflect.Message {
-	mi := &file_dian_v1_session_proto_msgTypes[32]
+	mi := &file_dian_v1_session_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3133,7 +3203,7 @@ func (x *Standing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Standing.ProtoReflect.Descriptor instead.
 func (*Standing) Descriptor() ([]byte, []int) {
-	return file_dian_v1_session_proto_rawDescGZIP(), []int{32}
+	return file_dian_v1_session_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Standing) GetTransfer() string {
@@ -3243,7 +3313,7 @@ const file_dian_v1_session_proto_rawDesc = "" +
 	"\binstance\x18\x04 \x01(\fR\binstance\x12\x1d\n" +
 	"\n" +
 	"last_epoch\x18\x06 \x01(\x04R\tlastEpoch\x12\"\n" +
-	"\fcapabilities\x18\a \x03(\tR\fcapabilitiesJ\x04\b\x05\x10\x06\"\xfc\x01\n" +
+	"\fcapabilities\x18\a \x03(\tR\fcapabilitiesJ\x04\b\x05\x10\x06\"\xa5\x02\n" +
 	"\aWelcome\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x14\n" +
@@ -3252,7 +3322,11 @@ const file_dian_v1_session_proto_rawDesc = "" +
 	"\x06limits\x18\x05 \x01(\v2\x0f.dian.v1.LimitsR\x06limits\x12\"\n" +
 	"\fcapabilities\x18\x06 \x03(\tR\fcapabilities\x12(\n" +
 	"\x10token_expires_ms\x18\a \x01(\x03R\x0etokenExpiresMs\x12\x1b\n" +
-	"\tlane_base\x18\b \x01(\tR\blaneBase\"\xeb\x02\n" +
+	"\tlane_base\x18\b \x01(\tR\blaneBase\x12'\n" +
+	"\x06moment\x18\t \x01(\v2\x0f.dian.v1.MomentR\x06moment\"6\n" +
+	"\x06Moment\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\x06R\x06server\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"\xeb\x02\n" +
 	"\x06Limits\x12#\n" +
 	"\rcommand_bytes\x18\x01 \x01(\x03R\fcommandBytes\x12\x1f\n" +
 	"\vreply_bytes\x18\x02 \x01(\x03R\n" +
@@ -3282,7 +3356,7 @@ const file_dian_v1_session_proto_rawDesc = "" +
 	"\x06GoAway\x12\x19\n" +
 	"\bdelay_ms\x18\x01 \x01(\rR\adelayMs\"\x06\n" +
 	"\x04Ping\"\x06\n" +
-	"\x04Pong\"\x8e\x02\n" +
+	"\x04Pong\"\xb5\x02\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12%\n" +
@@ -3295,7 +3369,8 @@ const file_dian_v1_session_proto_rawDesc = "" +
 	"\x04data\x18\t \x01(\fR\x04data\x12\x12\n" +
 	"\x04meta\x18\n" +
 	" \x01(\fR\x04meta\x12\x16\n" +
-	"\x06header\x18\v \x01(\fR\x06headerJ\x04\b\r\x10\x0eJ\x04\b\x0e\x10\x0f\"\xcf\x01\n" +
+	"\x06header\x18\v \x01(\fR\x06header\x12%\n" +
+	"\x05since\x18\f \x01(\v2\x0f.dian.v1.MomentR\x05sinceJ\x04\b\r\x10\x0eJ\x04\b\x0e\x10\x0f\"\xcf\x01\n" +
 	"\n" +
 	"CommandAck\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\x04R\x03ref\x12\x0e\n" +
@@ -3457,7 +3532,7 @@ func file_dian_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_dian_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_dian_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_dian_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_dian_v1_session_proto_goTypes = []any{
 	(Role)(0),                 // 0: dian.v1.Role
 	(Kind)(0),                 // 1: dian.v1.Kind
@@ -3471,90 +3546,93 @@ var file_dian_v1_session_proto_goTypes = []any{
 	(*Digest)(nil),            // 9: dian.v1.Digest
 	(*Hello)(nil),             // 10: dian.v1.Hello
 	(*Welcome)(nil),           // 11: dian.v1.Welcome
-	(*Limits)(nil),            // 12: dian.v1.Limits
-	(*LineOff)(nil),           // 13: dian.v1.LineOff
-	(*UpdateToken)(nil),       // 14: dian.v1.UpdateToken
-	(*TokenUpdated)(nil),      // 15: dian.v1.TokenUpdated
-	(*TokenWillExpire)(nil),   // 16: dian.v1.TokenWillExpire
-	(*GoAway)(nil),            // 17: dian.v1.GoAway
-	(*Ping)(nil),              // 18: dian.v1.Ping
-	(*Pong)(nil),              // 19: dian.v1.Pong
-	(*Command)(nil),           // 20: dian.v1.Command
-	(*CommandAck)(nil),        // 21: dian.v1.CommandAck
-	(*CommandResult)(nil),     // 22: dian.v1.CommandResult
-	(*Presence)(nil),          // 23: dian.v1.Presence
-	(*PresenceQuery)(nil),     // 24: dian.v1.PresenceQuery
-	(*PresenceList)(nil),      // 25: dian.v1.PresenceList
-	(*PresenceSubscribe)(nil), // 26: dian.v1.PresenceSubscribe
-	(*PresenceChange)(nil),    // 27: dian.v1.PresenceChange
-	(*Status)(nil),            // 28: dian.v1.Status
-	(*Offer)(nil),             // 29: dian.v1.Offer
-	(*Answer)(nil),            // 30: dian.v1.Answer
-	(*Accepted)(nil),          // 31: dian.v1.Accepted
-	(*Received)(nil),          // 32: dian.v1.Received
-	(*Sync)(nil),              // 33: dian.v1.Sync
-	(*Finish)(nil),            // 34: dian.v1.Finish
-	(*Verdict)(nil),           // 35: dian.v1.Verdict
-	(*VerdictAck)(nil),        // 36: dian.v1.VerdictAck
-	(*Cancel)(nil),            // 37: dian.v1.Cancel
-	(*Query)(nil),             // 38: dian.v1.Query
-	(*Standing)(nil),          // 39: dian.v1.Standing
+	(*Moment)(nil),            // 12: dian.v1.Moment
+	(*Limits)(nil),            // 13: dian.v1.Limits
+	(*LineOff)(nil),           // 14: dian.v1.LineOff
+	(*UpdateToken)(nil),       // 15: dian.v1.UpdateToken
+	(*TokenUpdated)(nil),      // 16: dian.v1.TokenUpdated
+	(*TokenWillExpire)(nil),   // 17: dian.v1.TokenWillExpire
+	(*GoAway)(nil),            // 18: dian.v1.GoAway
+	(*Ping)(nil),              // 19: dian.v1.Ping
+	(*Pong)(nil),              // 20: dian.v1.Pong
+	(*Command)(nil),           // 21: dian.v1.Command
+	(*CommandAck)(nil),        // 22: dian.v1.CommandAck
+	(*CommandResult)(nil),     // 23: dian.v1.CommandResult
+	(*Presence)(nil),          // 24: dian.v1.Presence
+	(*PresenceQuery)(nil),     // 25: dian.v1.PresenceQuery
+	(*PresenceList)(nil),      // 26: dian.v1.PresenceList
+	(*PresenceSubscribe)(nil), // 27: dian.v1.PresenceSubscribe
+	(*PresenceChange)(nil),    // 28: dian.v1.PresenceChange
+	(*Status)(nil),            // 29: dian.v1.Status
+	(*Offer)(nil),             // 30: dian.v1.Offer
+	(*Answer)(nil),            // 31: dian.v1.Answer
+	(*Accepted)(nil),          // 32: dian.v1.Accepted
+	(*Received)(nil),          // 33: dian.v1.Received
+	(*Sync)(nil),              // 34: dian.v1.Sync
+	(*Finish)(nil),            // 35: dian.v1.Finish
+	(*Verdict)(nil),           // 36: dian.v1.Verdict
+	(*VerdictAck)(nil),        // 37: dian.v1.VerdictAck
+	(*Cancel)(nil),            // 38: dian.v1.Cancel
+	(*Query)(nil),             // 39: dian.v1.Query
+	(*Standing)(nil),          // 40: dian.v1.Standing
 }
 var file_dian_v1_session_proto_depIdxs = []int32{
 	10, // 0: dian.v1.Frame.hello:type_name -> dian.v1.Hello
 	11, // 1: dian.v1.Frame.welcome:type_name -> dian.v1.Welcome
-	13, // 2: dian.v1.Frame.line_off:type_name -> dian.v1.LineOff
-	14, // 3: dian.v1.Frame.update_token:type_name -> dian.v1.UpdateToken
-	15, // 4: dian.v1.Frame.token_updated:type_name -> dian.v1.TokenUpdated
-	16, // 5: dian.v1.Frame.token_will_expire:type_name -> dian.v1.TokenWillExpire
-	17, // 6: dian.v1.Frame.go_away:type_name -> dian.v1.GoAway
-	18, // 7: dian.v1.Frame.ping:type_name -> dian.v1.Ping
-	19, // 8: dian.v1.Frame.pong:type_name -> dian.v1.Pong
-	20, // 9: dian.v1.Frame.command:type_name -> dian.v1.Command
-	21, // 10: dian.v1.Frame.command_ack:type_name -> dian.v1.CommandAck
-	22, // 11: dian.v1.Frame.command_result:type_name -> dian.v1.CommandResult
-	24, // 12: dian.v1.Frame.presence_query:type_name -> dian.v1.PresenceQuery
-	25, // 13: dian.v1.Frame.presence_list:type_name -> dian.v1.PresenceList
-	26, // 14: dian.v1.Frame.presence_subscribe:type_name -> dian.v1.PresenceSubscribe
-	27, // 15: dian.v1.Frame.presence_change:type_name -> dian.v1.PresenceChange
-	28, // 16: dian.v1.Frame.status:type_name -> dian.v1.Status
-	29, // 17: dian.v1.Frame.offer:type_name -> dian.v1.Offer
-	30, // 18: dian.v1.Frame.answer:type_name -> dian.v1.Answer
-	31, // 19: dian.v1.Frame.accepted:type_name -> dian.v1.Accepted
-	32, // 20: dian.v1.Frame.received:type_name -> dian.v1.Received
-	33, // 21: dian.v1.Frame.sync:type_name -> dian.v1.Sync
-	34, // 22: dian.v1.Frame.finish:type_name -> dian.v1.Finish
-	35, // 23: dian.v1.Frame.verdict:type_name -> dian.v1.Verdict
-	36, // 24: dian.v1.Frame.verdict_ack:type_name -> dian.v1.VerdictAck
-	37, // 25: dian.v1.Frame.cancel:type_name -> dian.v1.Cancel
-	38, // 26: dian.v1.Frame.query:type_name -> dian.v1.Query
-	39, // 27: dian.v1.Frame.standing:type_name -> dian.v1.Standing
+	14, // 2: dian.v1.Frame.line_off:type_name -> dian.v1.LineOff
+	15, // 3: dian.v1.Frame.update_token:type_name -> dian.v1.UpdateToken
+	16, // 4: dian.v1.Frame.token_updated:type_name -> dian.v1.TokenUpdated
+	17, // 5: dian.v1.Frame.token_will_expire:type_name -> dian.v1.TokenWillExpire
+	18, // 6: dian.v1.Frame.go_away:type_name -> dian.v1.GoAway
+	19, // 7: dian.v1.Frame.ping:type_name -> dian.v1.Ping
+	20, // 8: dian.v1.Frame.pong:type_name -> dian.v1.Pong
+	21, // 9: dian.v1.Frame.command:type_name -> dian.v1.Command
+	22, // 10: dian.v1.Frame.command_ack:type_name -> dian.v1.CommandAck
+	23, // 11: dian.v1.Frame.command_result:type_name -> dian.v1.CommandResult
+	25, // 12: dian.v1.Frame.presence_query:type_name -> dian.v1.PresenceQuery
+	26, // 13: dian.v1.Frame.presence_list:type_name -> dian.v1.PresenceList
+	27, // 14: dian.v1.Frame.presence_subscribe:type_name -> dian.v1.PresenceSubscribe
+	28, // 15: dian.v1.Frame.presence_change:type_name -> dian.v1.PresenceChange
+	29, // 16: dian.v1.Frame.status:type_name -> dian.v1.Status
+	30, // 17: dian.v1.Frame.offer:type_name -> dian.v1.Offer
+	31, // 18: dian.v1.Frame.answer:type_name -> dian.v1.Answer
+	32, // 19: dian.v1.Frame.accepted:type_name -> dian.v1.Accepted
+	33, // 20: dian.v1.Frame.received:type_name -> dian.v1.Received
+	34, // 21: dian.v1.Frame.sync:type_name -> dian.v1.Sync
+	35, // 22: dian.v1.Frame.finish:type_name -> dian.v1.Finish
+	36, // 23: dian.v1.Frame.verdict:type_name -> dian.v1.Verdict
+	37, // 24: dian.v1.Frame.verdict_ack:type_name -> dian.v1.VerdictAck
+	38, // 25: dian.v1.Frame.cancel:type_name -> dian.v1.Cancel
+	39, // 26: dian.v1.Frame.query:type_name -> dian.v1.Query
+	40, // 27: dian.v1.Frame.standing:type_name -> dian.v1.Standing
 	0,  // 28: dian.v1.Hello.role:type_name -> dian.v1.Role
-	12, // 29: dian.v1.Welcome.limits:type_name -> dian.v1.Limits
-	8,  // 30: dian.v1.Command.source:type_name -> dian.v1.Peer
-	6,  // 31: dian.v1.CommandAck.outcome:type_name -> dian.v1.CommandOutcome
-	6,  // 32: dian.v1.CommandResult.outcome:type_name -> dian.v1.CommandOutcome
-	4,  // 33: dian.v1.CommandResult.origin:type_name -> dian.v1.Origin
-	23, // 34: dian.v1.PresenceList.users:type_name -> dian.v1.Presence
-	23, // 35: dian.v1.PresenceChange.users:type_name -> dian.v1.Presence
-	8,  // 36: dian.v1.Offer.source:type_name -> dian.v1.Peer
-	1,  // 37: dian.v1.Offer.kind:type_name -> dian.v1.Kind
-	9,  // 38: dian.v1.Offer.digest:type_name -> dian.v1.Digest
-	2,  // 39: dian.v1.Answer.decision:type_name -> dian.v1.Decision
-	3,  // 40: dian.v1.Answer.receipt:type_name -> dian.v1.Receipt
-	3,  // 41: dian.v1.Accepted.receipt:type_name -> dian.v1.Receipt
-	8,  // 42: dian.v1.Accepted.peer:type_name -> dian.v1.Peer
-	9,  // 43: dian.v1.Finish.digest:type_name -> dian.v1.Digest
-	3,  // 44: dian.v1.Verdict.receipt:type_name -> dian.v1.Receipt
-	4,  // 45: dian.v1.Verdict.origin:type_name -> dian.v1.Origin
-	8,  // 46: dian.v1.Query.source:type_name -> dian.v1.Peer
-	5,  // 47: dian.v1.Standing.state:type_name -> dian.v1.TransferState
-	3,  // 48: dian.v1.Standing.receipt:type_name -> dian.v1.Receipt
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	13, // 29: dian.v1.Welcome.limits:type_name -> dian.v1.Limits
+	12, // 30: dian.v1.Welcome.moment:type_name -> dian.v1.Moment
+	8,  // 31: dian.v1.Command.source:type_name -> dian.v1.Peer
+	12, // 32: dian.v1.Command.since:type_name -> dian.v1.Moment
+	6,  // 33: dian.v1.CommandAck.outcome:type_name -> dian.v1.CommandOutcome
+	6,  // 34: dian.v1.CommandResult.outcome:type_name -> dian.v1.CommandOutcome
+	4,  // 35: dian.v1.CommandResult.origin:type_name -> dian.v1.Origin
+	24, // 36: dian.v1.PresenceList.users:type_name -> dian.v1.Presence
+	24, // 37: dian.v1.PresenceChange.users:type_name -> dian.v1.Presence
+	8,  // 38: dian.v1.Offer.source:type_name -> dian.v1.Peer
+	1,  // 39: dian.v1.Offer.kind:type_name -> dian.v1.Kind
+	9,  // 40: dian.v1.Offer.digest:type_name -> dian.v1.Digest
+	2,  // 41: dian.v1.Answer.decision:type_name -> dian.v1.Decision
+	3,  // 42: dian.v1.Answer.receipt:type_name -> dian.v1.Receipt
+	3,  // 43: dian.v1.Accepted.receipt:type_name -> dian.v1.Receipt
+	8,  // 44: dian.v1.Accepted.peer:type_name -> dian.v1.Peer
+	9,  // 45: dian.v1.Finish.digest:type_name -> dian.v1.Digest
+	3,  // 46: dian.v1.Verdict.receipt:type_name -> dian.v1.Receipt
+	4,  // 47: dian.v1.Verdict.origin:type_name -> dian.v1.Origin
+	8,  // 48: dian.v1.Query.source:type_name -> dian.v1.Peer
+	5,  // 49: dian.v1.Standing.state:type_name -> dian.v1.TransferState
+	3,  // 50: dian.v1.Standing.receipt:type_name -> dian.v1.Receipt
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_dian_v1_session_proto_init() }
@@ -3598,7 +3676,7 @@ func file_dian_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dian_v1_session_proto_rawDesc), len(file_dian_v1_session_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
