@@ -35,9 +35,11 @@ type Server struct {
 	t   testing.TB
 	cfg server.Config
 
-	mu    sync.Mutex // guards what follows
-	run   *run
-	fails []dian.Code // what the next sends are refused with
+	mu  sync.Mutex // guards run, over stop and start
+	run *run
+
+	failing sync.Mutex  // guards fails; not mu, which a stop holds while sends still ask
+	fails   []dian.Code // what the next sends are refused with
 }
 
 // run is one life of the relay, from a start to a stop.
@@ -128,8 +130,8 @@ func (s *Server) Restart() {
 // FailNext lets the relay refuse the next command, buffer or file that anybody
 // sends with code. Called several times, it refuses as many in that order.
 func (s *Server) FailNext(code dian.Code) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.failing.Lock()
+	defer s.failing.Unlock()
 	s.fails = append(s.fails, code)
 }
 
@@ -138,8 +140,8 @@ func (s *Server) failure(a server.Action) dian.Code {
 	if a.Verb != server.VerbSend {
 		return 0
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.failing.Lock()
+	defer s.failing.Unlock()
 	if len(s.fails) == 0 {
 		return 0
 	}
@@ -164,8 +166,10 @@ func (s *Server) startLocked(addr string) {
 	s.run = r
 }
 
-// stopLocked cuts everything and waits until the relay has ended.
+// stopLocked cuts everything and waits until the relay has ended. What is open is
+// cut first: closing the listener ends the relay, which would announce its end.
 func (s *Server) stopLocked() {
+	s.run.ln.cut()
 	s.run.ln.Close()
 	s.run.ln.cut()
 	s.run.stop()
