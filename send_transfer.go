@@ -228,7 +228,7 @@ func (x *outTransfer) openLane(a transfer.SenderAction) {
 		x.work(func() { x.fault(x.src.fill(x.ctx, a.Offset-a.Offset%x3b.BlockSize)) })
 	}
 	end := a.Offset + a.Length
-	last := time.Now()
+	var last time.Time // the first read is told of at once: the lane may stall behind it
 	progress := func(offset int64) {
 		x.wrote.Store(offset)
 		if now := time.Now(); offset == end || now.Sub(last) >= wroteEvery {

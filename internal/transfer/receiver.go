@@ -118,14 +118,15 @@ type Receiver struct {
 	digest    *wire.Digest
 	finish    bool
 
-	lane     int
-	running  bool
-	laneAt   int64 // where it began
-	laneFrom time.Time
-	tries    int
-	next     time.Time // of the next lane; zero: none
-	piece    int64     // of bounded ranges; 0: not bounded
-	lastByte time.Time // or what else shows that it is alive
+	lane       int
+	running    bool
+	laneAt     int64 // where it began
+	laneFrom   time.Time
+	laneTicket string // what it was opened with
+	tries      int
+	next       time.Time // of the next lane; zero: none
+	piece      int64     // of bounded ranges; 0: not bounded
+	lastByte   time.Time // or what else shows that it is alive
 
 	stopping bool // a cancel waits for the outcome of Verifying
 	verdict  ReceiverVerdict

@@ -172,7 +172,7 @@ func (r *Receiver) goOn(now time.Time) {
 func (r *Receiver) open(now time.Time) {
 	r.next = time.Time{}
 	r.lane++
-	r.running, r.laneAt, r.laneFrom = true, r.offset, now
+	r.running, r.laneAt, r.laneFrom, r.laneTicket = true, r.offset, now, r.ticket
 	a := ReceiverAction{Do: ReceiverOpenLane, Lane: r.lane, Offset: r.offset}
 	if r.piece > 0 && r.size-r.offset > r.piece {
 		a.Length = r.piece
@@ -383,6 +383,10 @@ func (r *Receiver) laneEnded(now time.Time, e ReceiverLaneEnded) {
 	moved := r.offset > r.laneAt
 	switch e.End {
 	case LaneGone, LaneOver:
+		if r.laneTicket != r.ticket { // it was opened before the latest offer or question
+			r.later(now)
+			return
+		}
 		r.move(ReceiverParked)
 	case LaneWhole:
 		switch {

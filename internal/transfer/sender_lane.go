@@ -183,7 +183,9 @@ func (s *Sender) laneEnded(now time.Time, e SenderLaneEnded) {
 func (s *Sender) headSays(now time.Time, offset int64, head bool) {
 	switch {
 	case !head && (offset >= s.cfg.Size-1 || s.confirmed == s.cfg.Size):
-		// Everything was written and taken: the verdict comes.
+		// Everything was written and taken: the verdict comes, unless the server
+		// has restarted and knows the lane, but not whom to tell: an offer asks.
+		s.later(now, SenderSendOffer, 0)
 	case offset == s.cfg.Size:
 		s.move(SenderVerifying)
 		s.whole()
