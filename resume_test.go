@@ -374,7 +374,7 @@ func TestAnotherPlaceDoesNotGoOn(t *testing.T) {
 				t.Errorf("%d were delivered", n)
 			}
 			// A new task goes to the new place.
-			mustEnd(t, alice.SendReader("bob", pattern{8 << 20}, 8<<20, append(opts, dian.WithInstance(second.Instance()))...), dian.OK)
+			mustEnd(t, alice.SendReader("bob", pattern{8 << 20}, 8<<20, append(opts, dian.WithInstance(second.Instance()), dian.WithWaitForPeer(time.Minute))...), dian.OK)
 		})
 	}
 }
