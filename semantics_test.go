@@ -801,6 +801,7 @@ func TestSecondLoginTakesThePlaceWithoutAFight(t *testing.T) {
 		send("one")
 		second := r.connect("bob", watch("second"))
 		defer second.Close()
+		synctest.Wait() // the two tell independently of each other
 		send("two")
 		time.Sleep(time.Hour)
 		send("three")
