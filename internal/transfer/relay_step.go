@@ -192,4 +192,3 @@ func (r *Relay) ack() {
 		r.do(RelaySendVerdictAck)
 	}
 }
-
