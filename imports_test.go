@@ -54,6 +54,8 @@ var noArrows = []noArrow{
 	{"internal/link", "internal/transfer", true, false, "a link knows frames, not what they mean"},
 	{"internal/link", "internal/inbox", true, false, "disk and line do not know each other"},
 	{"internal/memnet", "internal/wire", true, true, "a network knows bytes alone"},
+	{"", "internal/memdisk", true, false, "a disk that forgets is for tests"},
+	{"internal/disk", "os", true, false, "an interface does no I/O"},
 }
 
 // The root package reaches of internal only what STYLE's arrows show. Inner

@@ -112,20 +112,20 @@ func (b *Inbox) cleanRemains(now time.Time, files map[string]stemFiles) {
 			continue
 		}
 		for suffix, e := range have {
-			age := now.Sub(e.modTime)
+			age := now.Sub(e.ModTime)
 			if suffix == ".file" {
-				if age > b.options.KeepFiles && !e.modTime.Before(b.damaged) {
-					b.discard(e.name)
+				if age > b.options.KeepFiles && !e.ModTime.Before(b.damaged) {
+					b.discard(e.Name)
 				}
 			} else if age > b.options.KeepParts {
-				b.discard(e.name)
+				b.discard(e.Name)
 			}
 		}
 	}
 }
 
 func (b *Inbox) discard(name string) {
-	if err := b.disk.remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := b.disk.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		b.log.Warn("file stays on the disk", "file", name, "error", err)
 	}
 }

@@ -150,10 +150,10 @@ func (f *File) saveAs(dest string) (string, error) {
 		return "", err
 	}
 	if path, err = moveNumbered(to, temp, to, name); err != nil {
-		to.remove(temp)
+		to.Remove(temp)
 		return "", err
 	}
-	source.remove(f.name) // the copy is on the disk
+	source.Remove(f.name) // the copy is on the disk
 	return path, nil
 }
 
@@ -169,7 +169,7 @@ func moveNumbered(from *place, old string, to *place, name string) (string, erro
 		if err != nil {
 			return "", err
 		}
-		if err := to.syncDir(); err != nil {
+		if err := to.SyncDir(); err != nil {
 			return "", errors.Join(writeError("flush folder", err), moveBetween(to, free, from, old))
 		}
 		return filepath.Join(to.path, free), nil
@@ -205,7 +205,7 @@ func copyInto(from *place, old string, to *place) (name string, err error) {
 	}
 	err = errors.Join(err, target.Close())
 	if err != nil {
-		to.remove(name)
+		to.Remove(name)
 		return "", writeError("copy", err)
 	}
 	return name, nil

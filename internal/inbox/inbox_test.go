@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dian-im/dian/internal/disk"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dian-im/dian/internal/x3b"
@@ -38,9 +40,9 @@ func open(t testing.TB, dir string, options Options) *Inbox {
 	return b
 }
 
-func openDisk(t testing.TB, d disk) *Inbox {
+func openDisk(t testing.TB, d disk.Disk) *Inbox {
 	t.Helper()
-	b, err := openOn(d, Options{})
+	b, err := OpenOn(d, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
