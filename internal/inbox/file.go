@@ -210,3 +210,13 @@ func copyInto(from *place, old string, to *place) (name string, err error) {
 	}
 	return name, nil
 }
+
+// KeptName returns the name on the disk of a kept file, "" if there is none.
+func (b *Inbox) KeptName(key Key) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.entries[key]; e != nil && e.state == Have {
+		return e.stem + ".file"
+	}
+	return ""
+}

@@ -274,10 +274,13 @@ func loadLedger(d disk.Disk, now time.Time, warn func(msg string, args ...any)) 
 	}
 	l.size = int64(end)
 	if end < len(b) {
-		if err := errors.Join(l.file.Truncate(l.size), l.file.Sync()); err != nil {
-			l.file.Close()
-			return nil, nil, writeError("cut ledger", err)
-		}
+		err = l.file.Truncate(l.size)
+	}
+	// A process that was killed before its flush has left records that only the page
+	// cache knows. They will be answered for, so they have to be on the disk.
+	if err = errors.Join(err, l.file.Sync()); err != nil {
+		l.file.Close()
+		return nil, nil, writeError("flush ledger", err)
 	}
 	l.limit = max(ledgerSlack, 2*int64(len(l.encode(c))))
 	return l, c, nil

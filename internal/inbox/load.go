@@ -91,11 +91,14 @@ func (b *Inbox) load() error {
 		return err
 	}
 	b.ledger, b.entries, b.damaged = ledger, content.entries, content.damaged
-	if err := b.loadParts(); err != nil {
-		ledger.close()
-		return err
+	err = b.loadParts()
+	if err == nil { // so may be the names that an earlier process has made
+		err = writeError("flush folder", d.SyncDir())
 	}
-	return nil
+	if err != nil {
+		ledger.close()
+	}
+	return err
 }
 
 // loadInstance reads the instance's id, or makes one.

@@ -256,3 +256,16 @@ func (d *Disk) Flip(name string, at int64) {
 		n.flushed[at] ^= 1
 	}
 }
+
+// Durable returns a disk with what is flushed and nothing else: the least that any
+// loss of power leaves.
+func (d *Disk) Durable() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	after := New(d.now)
+	for name, n := range d.flushed {
+		found := &node{data: n.flushed, flushed: n.flushed, modTime: n.modTime}
+		after.names[name], after.flushed[name] = found, found
+	}
+	return after
+}
