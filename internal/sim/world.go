@@ -68,6 +68,7 @@ type world struct {
 	start   time.Time
 	queue   schedule
 	seq     int
+	still   int // events since time went on
 	tracing bool
 	trace   []string
 	failed  error
@@ -134,6 +135,13 @@ func (w *world) at(at time.Time, fn func()) {
 func (w *world) run(until time.Time, done func() bool) {
 	for len(w.queue) > 0 && w.failed == nil && !w.queue[0].at.After(until) {
 		e := heap.Pop(&w.queue).(event)
+		if w.still++; e.at.After(w.now) {
+			w.still = 0
+		}
+		if w.still > 100_000 {
+			w.fail("something happens again and again, and no time passes")
+			return
+		}
 		w.now = e.at
 		w.counts.Events++
 		e.fn()
