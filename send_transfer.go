@@ -291,10 +291,7 @@ func (x *outTransfer) tell() {
 	result := Result{Receipt: receiptOf(r.Receipt), LengthOnly: r.LengthOnly, Size: x.src.size}
 	if r.Code != wire.OK {
 		result.Receipt, result.LengthOnly = None, false
-		err := &Error{Op: x.t.op(), Peer: x.t.target, Code: Code(r.Code), Detail: r.Detail}
-		if r.Origin != wire.Origin_ORIGIN_UNSPECIFIED {
-			err.Origin = originOf(r.Origin)
-		}
+		err := &Error{Op: x.t.op(), Peer: x.t.target, Origin: ownOrigin(r.Origin), Code: Code(r.Code), Detail: r.Detail}
 		if x.failure != nil && x.failure.Code == err.Code {
 			err = x.failure
 		}
