@@ -1,6 +1,10 @@
 package sim
 
-import "time"
+import (
+	"time"
+
+	"github.com/dian-im/dian/internal/wire"
+)
 
 const (
 	heartbeat    = 9 * time.Second // a dead line is missed after twice that
@@ -14,10 +18,11 @@ type line struct {
 	number int
 	life   int // of the server's process
 
-	up, upThere bool      // the client, and the server, take it for alive
-	cut         bool      // nothing more gets through…
-	cutAt       time.Time // …that would arrive later than this
-	last, there time.Time // when the last frame arrives here, and there
+	up, upThere bool         // the client, and the server, take it for alive
+	cut         bool         // nothing more gets through…
+	cutAt       time.Time    // …that would arrive later than this
+	moment      *wire.Moment // of its login
+	last, there time.Time    // when the last frame arrives here, and there
 }
 
 // A client is a process with a session.
@@ -125,6 +130,8 @@ func (w *world) connect(c client, tries int, current func() bool) {
 				})
 				return
 			}
+			s.logins++
+			l.moment = &wire.Moment{Server: uint64(s.life), Count: s.logins}
 			welcomed := false
 			l.toClient(func() { // Welcome comes first
 				if !current() {

@@ -24,6 +24,8 @@ func (w *world) play() {
 	w.srv = &server{w: w}
 	w.alice = &sender{w: w, buffer: []int64{64, 1 << 10, 16 << 10}[w.random.IntN(3)]}
 	w.bob = &receiver{w: w, disk: memdisk.New(func() time.Time { return w.now })}
+	w.alice.commands = newCommandSide(w)
+	w.bob.acks, w.bob.slow = w.chance(2), []time.Duration{0, 20 * time.Millisecond, time.Second}[w.random.IntN(3)]
 	w.bob.places = []*memdisk.Disk{w.bob.disk}
 	w.plans = map[string]taskPlan{}
 	for i := range 1 + w.random.IntN(3) {
@@ -36,6 +38,7 @@ func (w *world) play() {
 		w.planTask(t)
 	}
 	length := 5*time.Second + w.upTo([]time.Duration{20 * time.Second, 2 * time.Minute, 6 * time.Minute}[w.random.IntN(3)])
+	w.planCommands(length)
 	w.faulty = true
 	for range w.random.IntN(9) {
 		at := w.upTo(length)
@@ -99,6 +102,22 @@ func (w *world) planTask(t *outTask) {
 	}
 }
 
+// planCommands has alice send commands in bursts.
+func (w *world) planCommands(length time.Duration) {
+	for range w.random.IntN(6) {
+		var wait time.Duration
+		if w.chance(2) {
+			wait = time.Minute
+		}
+		at, n := w.upTo(length), 1+w.random.IntN(8)
+		w.after(at, func() {
+			for range n {
+				w.alice.commands.send(wait)
+			}
+		})
+	}
+}
+
 func (w *world) begin(t *outTask) {
 	if !w.alice.alive {
 		w.after(time.Second, func() { w.begin(t) })
@@ -117,6 +136,9 @@ func (w *world) content(sendID string) []byte { return w.contents[sendID] }
 func (w *world) fault() {
 	if !w.faulty {
 		return
+	}
+	if w.chance(3) { // bad things come together
+		w.after(w.upTo(3*time.Second), w.fault)
 	}
 	switch w.random.IntN(16) {
 	case 0, 1:

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dian-im/dian/internal/command"
 	"github.com/dian-im/dian/internal/disk"
 	"github.com/dian-im/dian/internal/inbox"
 	"github.com/dian-im/dian/internal/memdisk"
@@ -32,6 +33,11 @@ type receiver struct {
 	dying bool // the disk takes no more changes of this life
 	box   *inbox.Inbox
 	line  *line
+
+	in    *command.Receiver
+	queue []*command.Incoming // of the application
+	slow  time.Duration       // at most, it takes for one
+	acks  bool                // only when it has handled it
 
 	all   map[string]*inTask // open, by sendID
 	ids   map[string]*inTask // by the URL's id
@@ -113,6 +119,7 @@ func (b *receiver) boot() {
 	b.life++
 	b.alive, b.dying, b.ticking = true, false, false
 	b.all, b.ids, b.names = map[string]*inTask{}, map[string]*inTask{}, map[string]string{}
+	b.in, b.queue = command.NewReceiver(b.acks), nil
 	w.note("bob begins life %d", b.life)
 	life := b.life
 	box, err := inbox.OpenOn(memdisk.Hook(b.disk, b.watch(life)), inbox.Options{
@@ -234,6 +241,7 @@ func (b *receiver) moveAway() {
 
 func (b *receiver) lineUp(l *line) {
 	b.line = l
+	b.in.LineUp(l.moment)
 	b.every(transfer.ReceiverLineUp{})
 }
 
@@ -329,10 +337,9 @@ func (b *receiver) frame(id string, again bool, e transfer.ReceiverEvent) {
 	}
 }
 
-func (b *receiver) cancelled(id string) {
+func (b *receiver) cancelled(sendID, id string) {
 	if b.ids[id] == nil && b.names[id] == "" {
-		b.send(func(s *server) { s.judged(id, transfer.ReceiverVerdict{Code: wire.Cancelled}) })
-		return
+		b.open(sendID, id) // of an earlier life, whose part may be here
 	}
 	b.frame(id, true, transfer.ReceiverCancel{Transfer: id})
 }

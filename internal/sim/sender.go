@@ -17,7 +17,8 @@ type sender struct {
 	line   *line
 	buffer int64 // of lanes
 
-	tasks []*outTask
+	tasks    []*outTask
+	commands *commandSide
 }
 
 // An outTask is one buffer or file to be sent.
@@ -55,8 +56,8 @@ func (s *sender) living() bool { return s.alive }
 func (s *sender) boot() {
 	s.alive = true
 	s.life++
-	life := s.life
-	s.w.note("alice begins life %d", life)
+	s.w.note("alice begins life %d", s.life)
+	s.commands.boot(s.life)
 	for _, t := range s.tasks {
 		if t.begun && len(t.results) == 0 {
 			t.begin(true)
@@ -91,6 +92,7 @@ func (s *sender) kill() {
 
 func (s *sender) lineUp(l *line) {
 	s.line = l
+	s.commands.lineUp(l.moment)
 	for _, t := range s.tasks {
 		t.step(transfer.SenderLineUp{})
 	}
@@ -101,6 +103,7 @@ func (s *sender) lineDown(l *line) {
 		return
 	}
 	s.line = nil
+	s.commands.lineDown()
 	for _, t := range s.tasks {
 		t.step(transfer.SenderLineDown{})
 	}

@@ -23,6 +23,11 @@ type server struct {
 	life  int
 
 	ticking bool
+	logins  uint64 // of this life
+
+	refs     uint64
+	pending  map[uint64]*pendingCommand // by ref
+	refOrder []uint64
 
 	lines []*line
 	bob   *line // who has bob's place
@@ -70,7 +75,8 @@ func (s *server) boot() {
 	s.life++
 	s.lines, s.bob, s.place, s.alice = nil, nil, "", nil
 	s.table, s.ids, s.order = map[string]*relayed{}, map[string]*relayed{}, nil
-	s.ticking = false
+	s.ticking, s.logins = false, 0
+	s.pending, s.refOrder = map[uint64]*pendingCommand{}, nil
 	s.w.note("server begins life %d", s.life)
 }
 
@@ -141,6 +147,7 @@ func (s *server) lineDown(l *line, kicked bool) {
 	if s.alice == l {
 		s.alice = nil
 	}
+	s.commandsLost(l)
 	for _, r := range s.copyOrder() {
 		if r.sender == l {
 			r.sender = nil
@@ -391,7 +398,7 @@ func (r *relayed) do(a transfer.RelayAction) {
 	case transfer.RelaySendFinish:
 		r.toReceiver(func(b *receiver) { b.frame(id, true, transfer.ReceiverFinish{Digest: a.Digest}) })
 	case transfer.RelaySendCancel:
-		r.toReceiver(func(b *receiver) { b.cancelled(id) })
+		r.toReceiver(func(b *receiver) { b.cancelled(sendID, id) })
 	case transfer.RelaySendVerdictAck:
 		r.toReceiver(func(b *receiver) { b.frame(id, false, transfer.ReceiverAcked{}) })
 	case transfer.RelaySendAccepted:
