@@ -414,7 +414,7 @@ func offerOfMetadata(header string) (*wire.Offer, error) {
 		}
 		o.Digest = &wire.Digest{Algorithm: wire.DigestSHA256, Value: value}
 	}
-	if o.SendId == "" {
+	if o.Resent = o.SendId != ""; !o.Resent { // who names it may have done so before
 		o.SendId = wire.NewSendID()
 	}
 	return o, nil

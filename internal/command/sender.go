@@ -428,7 +428,7 @@ func (o *Sender) send(now time.Time, c *Outgoing) bool {
 	s.flyingBytes += cost
 	o.flying++
 	o.flyingBytes += cost
-	if c.Wait > 0 { // the time for an answer begins when the peer may be there
+	if c.Wait > 0 && !c.resent { // the time for an answer begins when the peer may be there
 		o.setDue(c, now.Add(o.timeout))
 	}
 	f := &wire.Command{

@@ -386,3 +386,34 @@ func TestQueueOfCommandsIsBounded(t *testing.T) {
 		t.Errorf("%d results, want %d", len(outcomes), taken)
 	}
 }
+
+// A command whose fate is unknown and whose peer stays away gets its result, however
+// often it is sent again.
+func TestLostCommandToAPeerThatStaysAwayEnds(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	start := now
+	box := NewSender(time.Minute, func() uint64 { return 7 })
+	box.LineUp(now, nil)
+	box.Add(now, &Outgoing{ID: "lost", Target: "bob", Wait: 10 * time.Minute})
+	box.Take()
+	box.Result(now, &wire.CommandResult{Id: "lost", Outcome: wire.CommandOutcome_COMMAND_OUTCOME_LOST,
+		Code: uint32(wire.PeerNoAnswer), Origin: wire.Origin_ORIGIN_SERVER})
+	for range 1000 {
+		frames, outcomes := box.Take()
+		if len(outcomes) == 1 {
+			if took := now.Sub(start); outcomes[0].Code != wire.PeerNoAnswer || took > time.Minute {
+				t.Errorf("result %v after %v, want %v after a minute at most", outcomes[0].Code, took, wire.PeerNoAnswer)
+			}
+			return
+		}
+		for range frames {
+			box.Result(now, &wire.CommandResult{Id: "lost", Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
+				Code: uint32(wire.PeerOffline), Origin: wire.Origin_ORIGIN_SERVER})
+		}
+		if at, ok := box.Wake(); ok {
+			now = at
+		}
+		box.Tick(now)
+	}
+	t.Errorf("no result after %v", now.Sub(start))
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"maps"
 	"slices"
 	"time"
 )
@@ -107,11 +108,15 @@ func (b *Inbox) cleanRemains(now time.Time, files map[string]stemFiles) {
 		known[e.stem] = true
 	}
 	b.mu.Unlock()
-	for stem, have := range files {
+	for _, stem := range slices.Sorted(maps.Keys(files)) {
 		if known[stem] {
 			continue
 		}
-		for suffix, e := range have {
+		for _, suffix := range suffixes {
+			e, here := files[stem][suffix]
+			if !here {
+				continue
+			}
 			age := now.Sub(e.ModTime)
 			if suffix == ".file" {
 				if age > b.options.KeepFiles && !e.ModTime.Before(b.damaged) {

@@ -47,6 +47,7 @@ type Options struct {
 	// is written by Part.Journal, and what File.Notified notes by Settle.
 	Stepped bool
 	Now     func() time.Time // nil means time.Now
+	NewStem func() string    // a new name, 32 hexadecimal digits; nil means 128 random bits
 }
 
 // State is what the inbox knows of a transfer.
@@ -172,6 +173,9 @@ func OpenOn(d disk.Disk, options Options) (*Inbox, error) {
 	}
 	if options.Now == nil {
 		options.Now = time.Now
+	}
+	if options.NewStem == nil {
+		options.NewStem = newStem
 	}
 	options.KeepParts = or(options.KeepParts, 24*time.Hour)
 	options.KeepFiles = or(options.KeepFiles, 7*24*time.Hour)
@@ -402,7 +406,7 @@ func (p *Part) abandon(stored bool) {
 // it may be, is left alone (case 64).
 func (p *Part) create() error {
 	for {
-		stem := newStem()
+		stem := p.box.options.NewStem()
 		p.box.mu.Lock()
 		p.stem = stem
 		p.box.mu.Unlock()
@@ -417,8 +421,8 @@ func (p *Part) create() error {
 	}
 }
 
-// newStem returns 128 random bits as hex. Tests replace it.
-var newStem = func() string {
+// newStem returns 128 random bits as hex.
+func newStem() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])

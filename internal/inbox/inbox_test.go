@@ -378,9 +378,7 @@ func TestTakenNameIsNotOpened(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, names[2]+".part"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	was := newStem
-	defer func() { newStem = was }()
-	newStem = func() string { n := names[0]; names = names[1:]; return n }
+	b.options.NewStem = func() string { n := names[0]; names = names[1:]; return n }
 	data := content(100, 1)
 	p := begin(t, b, testKey(1), Info{Size: 100})
 	write(t, p, data)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,8 +142,8 @@ func (b *Inbox) loadParts() error {
 			b.log.Info("kept file is not here any more", "file", e.stem, "sendId", key.SendID)
 		}
 	}
-	for stem, have := range files {
-		b.loadPart(stem, have, kept[stem])
+	for _, stem := range slices.Sorted(maps.Keys(files)) { // a simulator's seed has one outcome
+		b.loadPart(stem, files[stem], kept[stem])
 	}
 	return nil
 }
@@ -178,8 +180,8 @@ func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 	other := b.parts[keyOf(best)]
 	switch {
 	case best == nil, b.entries[best.key] != nil, other != nil && other.offset >= best.offset:
-		for suffix, e := range have {
-			if suffix != ".file" {
+		for _, suffix := range suffixes {
+			if e, here := have[suffix]; here && suffix != ".file" {
 				b.discard(e.Name)
 			}
 		}

@@ -14,7 +14,8 @@ import (
 type history struct {
 	w     *world
 	tasks map[string]*past
-	lost  time.Time // the last loss of power
+	lost  time.Time         // the last loss of power
+	ended map[int]time.Time // lives of bob
 
 	lastCommand *sentCommand // that was delivered
 	lastLife    int
@@ -30,7 +31,9 @@ type past struct {
 	cancelled     int
 }
 
-func newHistory(w *world) *history { return &history{w: w, tasks: map[string]*past{}} }
+func newHistory(w *world) *history {
+	return &history{w: w, tasks: map[string]*past{}, ended: map[int]time.Time{}}
+}
 
 func (h *history) of(sendID string) *past {
 	p := h.tasks[sendID]
@@ -114,7 +117,7 @@ func (h *history) notified(sendID string, life int) {
 		switch {
 		case p.toldLife == life:
 			h.w.fail("%s was given to the application twice in one life", sendID)
-		case h.w.bob.stoppedAt.Sub(p.told) > 2*journalEvery && !h.lost.After(p.told) && h.faultUp.IsZero():
+		case h.ended[p.toldLife].Sub(p.told) > 2*journalEvery && !h.lost.After(p.told) && h.faultUp.IsZero():
 			h.w.fail("%s was given to the application again %v after the first time", sendID, h.w.now.Sub(p.told))
 		}
 	}
@@ -209,7 +212,7 @@ func (w *world) check() {
 				w.fail("%s: result 0, and the application was never told", t.id)
 			}
 		}
-		if e, _ := w.bob.box.Lookup(key(t.id)); e.State == inbox.Partial && r.Code == wire.Cancelled && w.srv.life == 1 {
+		if e, _ := w.bob.box.Lookup(key(t.id)); e.State == inbox.Partial && r.Code == wire.Cancelled && w.srv.life == 1 && w.history.faultUp.IsZero() {
 			w.fail("%s: cancelled, and a server that was there all the time has not told the receiver", t.id)
 		}
 		if n > 0 && (r.Code == wire.Cancelled || r.Code == wire.PeerRefused || r.Origin == wire.Origin_ORIGIN_PEER && r.Code != wire.OK) {

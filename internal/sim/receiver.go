@@ -48,8 +48,8 @@ type receiver struct {
 	broken  []brokenDisk  // faults of the disk
 	after   *memdisk.Disk // what the loss of power leaves
 
-	stoppedAt time.Time // the end of the last life
-	ticking   bool
+	stems   int // names that were given on all disks
+	ticking bool
 }
 
 // A brokenDisk is a fault of one kind of change for a while.
@@ -124,6 +124,7 @@ func (b *receiver) boot() {
 	life := b.life
 	box, err := inbox.OpenOn(memdisk.Hook(b.disk, b.watch(life)), inbox.Options{
 		Stepped: true, Now: func() time.Time { return w.now },
+		NewStem: func() string { b.stems++; return fmt.Sprintf("%032x", b.stems) },
 	})
 	if err != nil { // a disk that fails: tried again
 		w.note("inbox: %v", err)
@@ -188,7 +189,8 @@ func (b *receiver) connect() {
 // stopped ends the process: what it knew and had not written is gone.
 func (b *receiver) stopped() {
 	w := b.w
-	b.alive, b.stoppedAt = false, w.now
+	b.alive = false
+	w.history.ended[b.life] = w.now
 	if b.after != nil {
 		w.counts.PowerLosses++
 		b.disk, b.after = b.after, nil

@@ -228,7 +228,7 @@ func (t *outTask) do(a transfer.SenderAction) {
 	w, id := t.s.w, t.transfer
 	switch a.Do {
 	case transfer.SenderSendOffer:
-		o := &offer{sendID: t.id, size: t.size, inlined: t.inlined, instance: t.place}
+		o := &offer{sendID: t.id, size: t.size, inlined: t.inlined, instance: t.place, resent: a.Resent}
 		if t.inlined {
 			o.digest = t.digest
 		}

@@ -66,7 +66,7 @@ type offer struct {
 	size     int64
 	inlined  bool
 	instance string // only this place may take it; "": any
-	version  int    // of the inline content
+	resent   bool
 	digest   *wire.Digest
 }
 
@@ -278,7 +278,7 @@ func (r *relayed) offered(l *line, o *offer) {
 	if r.m.State() == transfer.RelayOffered {
 		r.offer = o
 	}
-	r.step(transfer.RelayOfferArrived{})
+	r.step(transfer.RelayOfferArrived{Resent: o.resent})
 }
 
 func (r *relayed) attach(l *line) {

@@ -106,6 +106,8 @@ type Relay struct {
 
 	up, down   bool // a lane is there
 	receiver   bool // the receiver's session is there
+	begun      bool // an offer has arrived
+	before     bool // it may have been offered before this life
 	passed     bool // the offer went to the receiver
 	queried    bool // a Query went out on this line of the receiver's, and no offer after it
 	polled     bool // that Query only asks whether the receiver is still at work

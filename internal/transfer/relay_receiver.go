@@ -219,6 +219,8 @@ func (r *Relay) receiverUp(now time.Time) {
 		if r.withdrawn {
 			r.do(RelaySendCancel)
 		}
+	case r.state == RelayOffered && r.cancelling && !r.cfg.Inlined:
+		r.do(RelaySendCancel)
 	case r.state == RelayOffered && !(r.cfg.Inlined && r.passed):
 		r.pass()
 	default:

@@ -2392,6 +2392,7 @@ type Offer struct {
 	Transfer      string                 `protobuf:"bytes,14,opt,name=transfer,proto3" json:"transfer,omitempty"` // stamped by the server: the URL's id
 	Url           string                 `protobuf:"bytes,15,opt,name=url,proto3" json:"url,omitempty"`           // stamped by the server: path of the down-lane
 	Ticket        string                 `protobuf:"bytes,16,opt,name=ticket,proto3" json:"ticket,omitempty"`     // stamped by the server: what the down-lane asks for
+	Resent        bool                   `protobuf:"varint,17,opt,name=resent,proto3" json:"resent,omitempty"`    // from the sender: it may have been offered before, so a cancel is the receiver's to decide
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2536,6 +2537,13 @@ func (x *Offer) GetTicket() string {
 		return x.Ticket
 	}
 	return ""
+}
+
+func (x *Offer) GetResent() bool {
+	if x != nil {
+		return x.Resent
+	}
+	return false
 }
 
 // Answer is the receiver's word on an Offer.
@@ -3419,7 +3427,7 @@ const file_dian_v1_session_proto_rawDesc = "" +
 	"\x05users\x18\x01 \x03(\v2\x11.dian.v1.PresenceR\x05users\"B\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04busy\x18\x01 \x01(\bR\x04busy\x12$\n" +
-	"\x0edo_not_disturb\x18\x02 \x01(\x05R\fdoNotDisturb\"\xb3\x03\n" +
+	"\x0edo_not_disturb\x18\x02 \x01(\x05R\fdoNotDisturb\"\xcb\x03\n" +
 	"\x05Offer\x12\x17\n" +
 	"\asend_id\x18\x01 \x01(\tR\x06sendId\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12%\n" +
@@ -3437,7 +3445,8 @@ const file_dian_v1_session_proto_rawDesc = "" +
 	"\binstance\x18\r \x01(\fR\binstance\x12\x1a\n" +
 	"\btransfer\x18\x0e \x01(\tR\btransfer\x12\x10\n" +
 	"\x03url\x18\x0f \x01(\tR\x03url\x12\x16\n" +
-	"\x06ticket\x18\x10 \x01(\tR\x06ticketJ\x04\b\x14\x10\x15J\x04\b\x15\x10\x16\"\xdb\x01\n" +
+	"\x06ticket\x18\x10 \x01(\tR\x06ticket\x12\x16\n" +
+	"\x06resent\x18\x11 \x01(\bR\x06resentJ\x04\b\x14\x10\x15J\x04\b\x15\x10\x16\"\xdb\x01\n" +
 	"\x06Answer\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\tR\btransfer\x12-\n" +
 	"\bdecision\x18\x02 \x01(\x0e2\x11.dian.v1.DecisionR\bdecision\x12\x16\n" +
