@@ -29,6 +29,13 @@ func (r *relayed) advance() {
 			}
 		}
 		r.answerHeads()
+		var left []func() bool
+		for _, answered := range r.posts {
+			if !answered() {
+				left = append(left, answered)
+			}
+		}
+		r.posts = left
 	}
 }
 
@@ -105,6 +112,8 @@ type headWait struct {
 	lane  int
 	since time.Time
 	asked int64 // the offset that the receiver was asked about; -1: not yet
+
+	answer func(transfer.SenderLaneEnded)
 }
 
 // head takes in a HEAD.
@@ -118,7 +127,9 @@ func (s *server) head(t *outTask, lane int, id, place string) {
 		s.w.after(s.w.delay(), func() { t.headEnded(transfer.SenderLaneEnded{Lane: lane, End: transfer.LaneGone}) })
 		return
 	}
-	r.heads = append(r.heads, &headWait{t, lane, s.w.now, -1})
+	h := &headWait{t: t, lane: lane, since: s.w.now, asked: -1}
+	h.answer = func(e transfer.SenderLaneEnded) { s.w.after(s.w.delay(), func() { t.headEnded(e) }) }
+	r.heads = append(r.heads, h)
 	r.advance()
 }
 
@@ -135,7 +146,7 @@ func (r *relayed) answerHeads() {
 			continue
 		}
 		e.Lane = h.lane
-		w.after(w.delay(), func() { h.t.headEnded(e) })
+		h.answer(e)
 	}
 	r.heads = left
 }

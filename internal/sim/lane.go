@@ -20,6 +20,7 @@ type upLane struct {
 	end    int64
 	r      *relayed  // nil until the request has arrived
 	dead   bool      // broken, or answered
+	http   bool      // of an HTTP sender
 	handed int64     // what the sender has written
 	came   int64     // what has arrived at the server
 	p      int64     // what the server has taken
@@ -57,11 +58,12 @@ func (u *upLane) write() {
 
 // arrived says that bytes are at the server.
 func (u *upLane) arrived(to int64) {
-	if u.dead || u.r == nil || !u.r.s.alive {
+	if u.dead {
 		return
 	}
-	u.came = max(u.came, to)
-	u.r.advance()
+	if u.came = max(u.came, to); u.r != nil && u.r.s.alive { // else the request has yet to arrive
+		u.r.advance()
+	}
 }
 
 // breakOff cuts the lane's connection.
@@ -132,7 +134,11 @@ func (s *server) patch(u *upLane, id, place string) {
 		u.breakOff()
 		return
 	}
-	r := s.rebuild(id, u.t.id, place, u.t.size)
+	rebuild := s.rebuild
+	if u.http {
+		rebuild = s.rebuildHTTP
+	}
+	r := rebuild(id, u.t.id, place, u.t.size)
 	if r == nil {
 		u.finish(transfer.SenderLaneEnded{End: transfer.LaneGone})
 		return

@@ -65,6 +65,12 @@ func (w *world) addTask(i int) {
 	}
 	size = min(size, 80*w.alice.buffer) // keeps the number of events within bounds
 	t := &outTask{s: w.alice, id: taskID(i), key: w.random.Uint64(), size: size, inlined: size < 2_000 && w.chance(2)}
+	if w.chance(4) {
+		t.inlined, t.http = false, &tusClient{}
+		if w.chance(2) {
+			t.piece = 1 + size/3
+		}
+	}
 	t.content = contentOf(t.key, size, 0)
 	t.digest = digestOf(t.content)
 	w.alice.tasks = append(w.alice.tasks, t)
@@ -93,9 +99,13 @@ func (w *world) planTask(t *outTask) {
 	w.after(p.begins, func() { w.begin(t) })
 	if p.cancels > 0 {
 		w.after(p.begins+p.cancels, func() {
-			if t.m != nil && len(t.results) == 0 {
-				w.note("alice cancels %s", t.id)
-				t.cancel = true
+			if len(t.results) > 0 || !w.alice.alive {
+				return
+			}
+			w.note("alice cancels %s", t.id)
+			if t.http != nil {
+				t.http.cancel()
+			} else {
 				t.step(transfer.SenderCancel{})
 			}
 		})

@@ -31,6 +31,9 @@ type outTask struct {
 	content []byte
 	digest  *wire.Digest
 
+	http     *tusClient       // instead of a machine
+	piece    int64            // of its PATCHes; 0: the rest
+	lanes    int              // that it has opened
 	m        *transfer.Sender // nil before its beginning and between two lives
 	begun    bool
 	lane     *upLane
@@ -42,7 +45,6 @@ type outTask struct {
 	journal string // the place, as the journal has it
 	results []transfer.SenderResult
 	told    int   // in this life
-	cancel  bool  // the application has asked for it
 	shown   int64 // the last progress, of this life
 	highest int64 // that was ever sent
 	resent  int64
@@ -163,6 +165,12 @@ func (t *outTask) begin(reused bool) {
 	w := t.s.w
 	t.begun, t.told, t.shown = true, 0, -1
 	t.transfer, t.place = "", t.journal
+	if t.http != nil {
+		w.note("%s begins: %d bytes by tus", t.id, t.size)
+		t.http = &tusClient{t: t}
+		t.http.begin()
+		return
+	}
 	t.m = transfer.NewSender(transfer.SenderConfig{
 		Size: t.size, Inlined: t.inlined, Reused: reused, Window: resumeWindow, OfferWait: offerWait, PeerWait: w.plan(t.id).waits, Jitter: w.upTo,
 	}, w.now)
@@ -306,6 +314,10 @@ func (t *outTask) laneEnded(u *upLane, e transfer.SenderLaneEnded) {
 		return
 	}
 	t.lane = nil
+	if t.http != nil {
+		t.http.laneEnded(e)
+		return
+	}
 	t.step(e)
 }
 

@@ -54,6 +54,8 @@ type relayed struct {
 	up       *upLane
 	down     *downLane
 	heads    []*headWait
+	posts    []func() bool // other requests that wait: true when answered
+	http     bool
 	gone     bool
 	endedAt  time.Time
 	busy     bool // advance runs
@@ -252,7 +254,7 @@ func (r *relayed) proposeAgain(l *line, o *offer, listener *line) (bool, wire.Co
 	state := r.m.State()
 	moved := listener != nil && r.s.place != r.place
 	switch {
-	case r.m.Forgotten(), (state == transfer.RelayRefused || state == transfer.RelayFailed) && r.m.Acked():
+	case r.m.Forgotten(), (state == transfer.RelayRefused || state == transfer.RelayFailed) && (r.http || r.m.Acked()):
 		return false, 0
 	case o.instance != "" && o.instance != r.place, o.size != r.size:
 		return false, wire.BadSendID
@@ -271,8 +273,7 @@ func (r *relayed) proposeAgain(l *line, o *offer, listener *line) (bool, wire.Co
 }
 
 func (r *relayed) offered(l *line, o *offer) {
-	r.sender = l
-	if !l.upThere {
+	if r.sender = l; l != nil && !l.upThere {
 		r.sender = nil
 	}
 	if r.m.State() == transfer.RelayOffered {
@@ -295,6 +296,14 @@ func (r *relayed) attach(l *line) {
 
 // rebuild finds a transfer by its id, or makes it from it. nil: unknown.
 func (s *server) rebuild(id, sendID, place string, size int64) *relayed {
+	return s.rebuildAs(id, sendID, place, size, relayConfig(size, false))
+}
+
+func (s *server) rebuildHTTP(id, sendID, place string, size int64) *relayed {
+	return s.rebuildAs(id, sendID, place, size, httpConfig(size))
+}
+
+func (s *server) rebuildAs(id, sendID, place string, size int64, cfg transfer.RelayConfig) *relayed {
 	r := s.ids[id]
 	if r != nil && !r.m.Forgotten() {
 		return r
@@ -309,7 +318,8 @@ func (s *server) rebuild(id, sendID, place string, size int64) *relayed {
 			return nil
 		}
 	}
-	made := s.add(sendID, place, size, transfer.RebuildRelay(relayConfig(size, false), s.w.now), r)
+	made := s.add(sendID, place, size, transfer.RebuildRelay(cfg, s.w.now), r)
+	made.http = cfg.HTTP
 	made.attach(s.listener())
 	return made
 }
