@@ -160,7 +160,7 @@ func (r *relayed) standing(h *headWait) (transfer.SenderLaneEnded, bool) {
 		}
 		return finalEnd(r.m.Verdict().Code), true
 	}
-	if state == transfer.RelayOffered || r.m.Asking() || !r.m.ReceiverLive() {
+	if state == transfer.RelayOffered || r.m.Asking() || !r.m.ReceiverLive() || r.m.ReceiverBack() {
 		return transfer.SenderLaneEnded{}, false
 	}
 	if h.asked < 0 {

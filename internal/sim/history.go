@@ -17,6 +17,9 @@ type history struct {
 	lost  time.Time         // the last loss of power
 	ended map[int]time.Time // lives of bob
 
+	deaf           bool      // bob has no session
+	heard, unheard time.Time // since when he has one, and when the last one broke
+
 	lastCommand *sentCommand // that was delivered
 	lastLife    int
 	faultUp     time.Time // until when the disk fails
@@ -29,6 +32,7 @@ type past struct {
 	toldLife      int
 	toldTimes     int
 	cancelled     int
+	stood         []standing
 }
 
 func newHistory(w *world) *history {
@@ -61,14 +65,20 @@ func (h *history) marked(sendID string, offset int64) {
 func (h *history) forgets(sendID string) {
 	p := h.of(sendID)
 	p.journal, p.mark = 0, 0
+	h.stands(sendID, 0)
 }
 
-func (h *history) killed() {}
+func (h *history) killed() {
+	for id, p := range h.tasks {
+		h.stands(id, p.mark)
+	}
+}
 
 func (h *history) powerLost() {
 	h.lost = h.w.now
-	for _, p := range h.tasks {
+	for id, p := range h.tasks {
 		p.mark = p.journal
+		h.stands(id, p.mark)
 	}
 }
 
@@ -94,9 +104,8 @@ func (h *history) resumed(sendID string, offset int64) {
 	}
 	p.mark = min(p.mark, offset)
 	p.journal = min(p.journal, offset)
+	h.stands(sendID, offset)
 }
-
-func (h *history) answered(sendID string, a transfer.ReceiverAction) {}
 
 func (h *history) cancelNotice(sendID string) {
 	p := h.of(sendID)

@@ -81,6 +81,9 @@ func (l *line) breakOff() {
 		return w.delay()
 	}
 	w.note("line %d of %s is cut", l.number, l.end.name())
+	if l.end == client(w.bob) {
+		w.history.lineOf(false)
+	}
 	w.after(notice(), l.missedThere)
 	w.after(notice(), l.missed)
 }

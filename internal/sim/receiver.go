@@ -190,6 +190,7 @@ func (b *receiver) connect() {
 func (b *receiver) stopped() {
 	w := b.w
 	b.alive = false
+	w.history.lineOf(false)
 	w.history.ended[b.life] = w.now
 	if b.after != nil {
 		w.counts.PowerLosses++
@@ -243,6 +244,7 @@ func (b *receiver) moveAway() {
 
 func (b *receiver) lineUp(l *line) {
 	b.line = l
+	b.w.history.lineOf(true)
 	b.in.LineUp(l.moment)
 	b.every(transfer.ReceiverLineUp{})
 }
@@ -252,6 +254,7 @@ func (b *receiver) lineDown(l *line) {
 		return
 	}
 	b.line = nil
+	b.w.history.lineOf(false)
 	b.every(transfer.ReceiverLineDown{})
 	b.connect()
 }
@@ -421,7 +424,6 @@ func (x *inTask) do(a transfer.ReceiverAction) {
 	b, w := x.b, x.b.w
 	switch a.Do {
 	case transfer.ReceiverSendAnswer:
-		w.history.answered(x.sendID, a)
 		x.toRelay(a.Transfer, transfer.RelayAnswered{Decision: a.Decision, Offset: a.Offset, Verdict: relayVerdict(a.Verdict)})
 	case transfer.ReceiverSendReceived:
 		if a.Mark && x.part != nil {
@@ -575,6 +577,7 @@ func (x *inTask) wrote(d *downLane, source, n int64) bool {
 		return false
 	}
 	d.wrote += n
+	x.b.w.history.stands(x.sendID, d.wrote)
 	x.step(transfer.ReceiverTook{Offset: d.wrote})
 	return x.lane == d && x.b.living()
 }

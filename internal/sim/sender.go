@@ -48,8 +48,6 @@ type outTask struct {
 	shown   int64 // the last progress, of this life
 	highest int64 // that was ever sent
 	resent  int64
-	may     int64 // be resent, see sent
-	stirred bool  // something has happened for which bytes may be lost
 }
 
 func (s *sender) name() string { return "alice" }
@@ -257,6 +255,7 @@ func (t *outTask) do(a transfer.SenderAction) {
 		u := &upLane{w: w, t: t, lane: a.Lane, from: a.Offset, end: a.Offset + a.Length,
 			handed: a.Offset, came: a.Offset, p: a.Offset}
 		t.lane = u
+		w.history.opened(t, a.Offset)
 		w.counts.Lanes++
 		place := t.place
 		w.after(w.delay(), func() { w.srv.patch(u, id, place) })

@@ -159,6 +159,7 @@ func (c *tusClient) patch(offset int64) {
 	t.lanes++
 	u := &upLane{w: w, t: t, lane: t.lanes, from: offset, end: end, handed: offset, came: offset, p: offset, http: true}
 	t.lane = u
+	w.history.opened(t, offset)
 	w.counts.Lanes++
 	id, place := c.id, c.place
 	w.after(w.delay(), func() { w.srv.patch(u, id, place) })

@@ -37,7 +37,7 @@ func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
 	case RelayReceiverUp:
 		r.receiverUp(now)
 	case RelayReceiverDown:
-		r.receiver, r.queried, r.polled, r.syncAt = false, false, false, 0
+		r.receiver, r.queried, r.polled, r.back, r.syncAt = false, false, false, false, 0
 	case RelayUpJoined:
 		r.laneUp(now)
 	case RelayUpEnded:
