@@ -29,6 +29,7 @@ type downLane struct {
 	taken       *takenConn // after a hijack; owned as w is
 
 	// Guarded by the transfer's mu. While running they belong to the pair.
+	from    int64 // where it began
 	at, end int64 // stands at, goes to (exclusive)
 	joined  bool  // no older one runs any more
 	running bool  // an up-lane writes to it
@@ -122,7 +123,7 @@ func (ts *transfers) serveDown(w http.ResponseWriter, r *http.Request) {
 	}
 	d := &downLane{
 		lane: lane{stopped: make(chan struct{})}, w: w, r: r, control: http.NewResponseController(w),
-		at: from, end: to, bounded: to < size,
+		from: from, at: from, end: to, bounded: to < size,
 	}
 	if name == "" {
 		d.disposition = "attachment"
