@@ -114,12 +114,14 @@ func (c *sendCmd) sendOne(ctx context.Context, o *outbox, j *journal, path strin
 			entry.renew()
 			continue
 		}
+		// Told before it is forgotten: who is killed in between asks again under the same
+		// id, and gets the same answer, instead of sending a second file.
+		o.tellResult(result, quote(path))
 		if final(code, resumed || sent > 0) {
 			entry.forget()
 		} else {
 			note()
 		}
-		o.tellResult(result, quote(path))
 		ended()
 		return result.Err == nil
 	}

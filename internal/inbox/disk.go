@@ -38,6 +38,7 @@ type diskEntry struct {
 	name    string
 	size    int64
 	modTime time.Time
+	names   int // hard links
 }
 
 // A place is a folder held by handle, so that nobody who swaps it or a parent of it
@@ -109,7 +110,7 @@ func (p *place) list() ([]diskEntry, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, diskEntry{e.Name(), info.Size(), info.ModTime()})
+		out = append(out, diskEntry{e.Name(), info.Size(), info.ModTime(), names(info)})
 	}
 	return out, nil
 }

@@ -231,7 +231,7 @@ func (d *lossyDisk) list() ([]diskEntry, error) {
 	defer d.mu.Unlock()
 	var out []diskEntry
 	for name, node := range d.names {
-		out = append(out, diskEntry{name, int64(len(node.data)), time.Now()})
+		out = append(out, diskEntry{name, int64(len(node.data)), time.Now(), 1})
 	}
 	return out, nil
 }

@@ -89,11 +89,27 @@ func (b *Inbox) load() error {
 		return err
 	}
 	b.ledger, b.entries, b.damaged = ledger, content.entries, content.damaged
-	if err := b.loadParts(); err != nil {
+	files, err := ownFiles(d)
+	if err == nil && content.fresh && holdsFiles(files) {
+		// Somebody has removed the ledger: what it listed is not ours to judge.
+		b.damaged, content.damaged = time.Now(), time.Now()
+		err = ledger.rewrite(content)
+	}
+	if err != nil {
 		ledger.close()
 		return err
 	}
+	b.loadParts(files)
 	return nil
+}
+
+func holdsFiles(files map[string]stemFiles) bool {
+	for _, have := range files {
+		if _, ok := have[".file"]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // loadInstance reads the instance's id, or makes one.
@@ -118,27 +134,26 @@ func (b *Inbox) loadInstance() error {
 }
 
 // loadParts finds the parts that can be gone on with.
-func (b *Inbox) loadParts() error {
-	files, err := ownFiles(b.disk)
-	if err != nil {
-		return err
-	}
+func (b *Inbox) loadParts(files map[string]stemFiles) {
 	kept := map[string]bool{}
 	for key, e := range b.entries {
 		if e.state != Have {
 			continue
 		}
 		kept[e.stem] = true
-		if _, here := files[e.stem][".file"]; !here && !e.notified {
+		file, here := files[e.stem][".file"]
+		switch {
+		case !here && !e.notified:
 			// The application has taken it away, so it was told.
 			e.notice()
 			b.log.Info("kept file is not here any more", "file", e.stem, "sendId", key.SendID)
+		case here && e.notified && file.names > 1:
+			b.discard(file.name) // it was saved, and our name for it not yet removed
 		}
 	}
 	for stem, have := range files {
 		b.loadPart(stem, have, kept[stem])
 	}
-	return nil
 }
 
 // loadPart looks at the files of one stem: a part to go on with, or remains.
@@ -174,7 +189,7 @@ func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 	switch {
 	case best == nil, b.entries[best.key] != nil, other != nil && other.offset >= best.offset:
 		for suffix, e := range have {
-			if suffix != ".file" {
+			if suffix != ".file" || !kept && b.unconfirmed(e) {
 				b.discard(e.name)
 			}
 		}
@@ -191,6 +206,13 @@ func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 	b.parts[best.key] = &storedPart{
 		stem: stem, size: best.info.Size, offset: best.offset, bytes: part.size, at: have.latest(),
 	}
+}
+
+// unconfirmed reports whether a file that the ledger does not know was left by a crash
+// between rename and ledger: nobody was told of it, and it comes again. If the ledger
+// was damaged, or so full that it forgot, the file may be more than that.
+func (b *Inbox) unconfirmed(e diskEntry) bool {
+	return !e.modTime.Before(b.damaged) && len(b.entries) < mostEntries/2
 }
 
 func keyOf(r *record) Key {
