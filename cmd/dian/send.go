@@ -133,7 +133,8 @@ func final(code dian.Code, begun bool) bool {
 	switch code {
 	case dian.ErrConnectionLost, dian.ErrNotLoggedIn, dian.ErrKicked, dian.ErrTokenExpired,
 		dian.ErrNoAnswerFromServer, dian.ErrConnectFailed, dian.ErrTimedOut, dian.ErrConnectionClosed,
-		dian.ErrTLSFault, dian.ErrServiceFault, dian.ErrInternal, dian.ErrUnknown:
+		dian.ErrTLSFault, dian.ErrServiceFault, dian.ErrInternal, dian.ErrUnknown,
+		dian.ErrPeerNoAnswer: // it may have it: only the same id finds out
 		return false
 	case dian.ErrPeerOffline, dian.ErrPeerBusy, dian.ErrOverLimit:
 		return !begun
