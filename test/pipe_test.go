@@ -15,6 +15,7 @@ type pipe struct {
 	target string
 	ln     net.Listener
 	rate   atomic.Int64  // bytes a second in each direction of each connection; 0: as fast as it goes
+	up     atomic.Int64  // bytes that went towards target, what was sent twice counted twice
 	life   time.Duration // every connection is cut at this age; 0: never
 
 	mu    sync.Mutex // guards conns
@@ -89,13 +90,14 @@ func (p *pipe) carry(near net.Conn) {
 		defer end.Stop()
 	}
 	var both sync.WaitGroup
-	both.Go(func() { p.copy(far, near) })
-	both.Go(func() { p.copy(near, far) })
+	both.Go(func() { p.copy(far, near, &p.up) })
+	both.Go(func() { p.copy(near, far, nil) })
 	both.Wait()
 }
 
-// copy forwards at the present rate and passes a half-close on.
-func (p *pipe) copy(to, from net.Conn) {
+// copy forwards at the present rate, adds to count what it has forwarded, and
+// passes a half-close on.
+func (p *pipe) copy(to, from net.Conn, count *atomic.Int64) {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
@@ -103,6 +105,9 @@ func (p *pipe) copy(to, from net.Conn) {
 			if _, err := to.Write(buffer[:n]); err != nil {
 				from.Close()
 				return
+			}
+			if count != nil {
+				count.Add(int64(n))
 			}
 			if rate := p.rate.Load(); rate > 0 {
 				time.Sleep(time.Duration(n) * time.Second / time.Duration(rate))

@@ -30,13 +30,17 @@ const patience = 90 * time.Second
 var dian string // the program under test, built once by TestMain
 
 func TestMain(m *testing.M) {
+	if part := os.Getenv("DIAN_TEST_PART"); part != "" {
+		os.Exit(play(part)) // this process is a client that a test has started
+	}
 	folder, err := os.MkdirTemp("", "dian-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	dian = filepath.Join(folder, "dian")
-	build := exec.Command("go", "build", "-o", dian, "./cmd/dian")
+	args := append([]string{"build", "-o", dian}, strings.Fields(os.Getenv("DIAN_BUILD"))...) // "-race", say
+	build := exec.Command("go", append(args, "./cmd/dian")...)
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build dian: %v\n%s", err, out)
@@ -246,12 +250,19 @@ type relay struct {
 	addr string
 	url  string
 	args []string
+	env  []string
 }
 
 // startRelay runs `dian serve --dev` on a free port.
 func startRelay(t *testing.T, args ...string) *relay {
 	t.Helper()
-	r := &relay{t: t, addr: freeAddress(t)}
+	return startRelayWith(t, nil, args...)
+}
+
+// startRelayWith is startRelay with settings from the environment.
+func startRelayWith(t *testing.T, env []string, args ...string) *relay {
+	t.Helper()
+	r := &relay{t: t, addr: freeAddress(t), env: env}
 	r.url = "http://" + r.addr
 	r.args = append([]string{"serve", "--dev", "--listen", r.addr}, args...)
 	r.again()
@@ -261,7 +272,7 @@ func startRelay(t *testing.T, args ...string) *relay {
 // again starts the relay anew at the same address.
 func (r *relay) again() {
 	r.t.Helper()
-	r.process = start(r.t, nil, dian, r.args...)
+	r.process = start(r.t, r.env, dian, r.args...)
 	waitListening(r.t, r.addr)
 }
 
