@@ -8,7 +8,7 @@ GO    ?= go
 TOOL  := $(GO) tool -modfile=tools.mod
 BIN   := bin/dian
 
-.PHONY: help build test test-go test-32 test-real lint generate generate-check cross fuzz bench bench-peers clean
+.PHONY: help build test test-go test-32 test-real kills soak lint generate generate-check cross fuzz bench bench-peers clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -34,7 +34,13 @@ test-32: ## the same tests as a 32-bit program (386, or arm where the machine ru
 	./test/bits32.sh
 
 test-real: ## curl, tus-js-client, proxies, TLS, kill -9: real programs side by side
-	cd test && $(GO) vet ./... && $(GO) test -count=1 -timeout 20m ./...
+	cd test && $(GO) vet ./... && $(GO) test -count=1 -parallel 48 -timeout 20m ./...
+
+kills: ## kill -9 of relay, listener and sender, KILLS=1000 times each; takes about 22 minutes (LANES=5, DIAN_SEED=)
+	cd test && DIAN_KILLS=$${KILLS:-1000} DIAN_LANES=$${LANES:-5} $(GO) test -count=1 -v -timeout 3h -run TestKillStorm .
+
+soak: ## random faults for SOAK=30m; what relay and listener hold must not grow (DIAN_SEED=)
+	cd test && DIAN_SOAK=$${SOAK:-30m} $(GO) test -count=1 -v -timeout 0 -run TestSoak .
 
 fuzz: ## a few seconds of every fuzz target (FUZZTIME=5s)
 	./test/fuzz.sh $${FUZZTIME:-3s}

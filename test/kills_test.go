@@ -55,6 +55,24 @@ type figures struct {
 	retold            int // events of the receiver that came again
 }
 
+func newFigures() *figures {
+	return &figures{kills: map[string]int{}, results: map[int64]int{}, codes: map[int64]int{}}
+}
+
+func (f *figures) total() (n int) {
+	for _, kills := range f.kills {
+		n += kills
+	}
+	return n
+}
+
+func (f *figures) String() string {
+	resent := f.sent - f.bytes
+	return fmt.Sprintf("kills %v, stops %d; %d files, %d bytes, %d resent (%d a kill); results%s; receiver told %d again; "+
+		"%d commands with a result:%s, %d delivered", f.kills, f.stops, f.files, f.bytes,
+		resent, resent/int64(max(f.total(), 1)), counts(f.results), f.retold, f.commands, counts(f.codes), f.arrived)
+}
+
 func (f *figures) add(w *storm) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -105,7 +123,7 @@ func TestKillStorm(t *testing.T) {
 	kills, lanes := number(t, "DIAN_KILLS", 16), number(t, "DIAN_LANES", 2)
 	seed := seedOf(t)
 	const each = 8 // kills of a role in one world, then its folder is looked at
-	sum := figures{kills: map[string]int{}, results: map[int64]int{}, codes: map[int64]int{}}
+	sum := newFigures()
 	began := time.Now()
 	worlds := (kills + each - 1) / each
 	t.Run("worlds", func(t *testing.T) {
@@ -126,14 +144,8 @@ func TestKillStorm(t *testing.T) {
 			})
 		}
 	})
-	total := 0
-	for _, n := range sum.kills {
-		total += n
-	}
-	resent := sum.sent - sum.bytes
-	t.Logf("%d worlds in %v: kills %v, stops %d; %d files, %d bytes, %d resent (%d a kill); results%s; receiver told %d again; "+
-		"%d commands with a result:%s, %d delivered", worlds, time.Since(began).Round(time.Second), sum.kills, sum.stops, sum.files, sum.bytes,
-		resent, resent/int64(max(total, 1)), counts(sum.results), sum.retold, sum.commands, counts(sum.codes), sum.arrived)
+	resent, total := sum.sent-sum.bytes, sum.total()
+	t.Logf("%d worlds in %v: %v", worlds, time.Since(began).Round(time.Second), sum)
 	if most := int64(total) * (killWindow + killStep); resent > most {
 		t.Errorf("%d bytes were sent again after %d kills, want at most %d", resent, total, most)
 	}

@@ -169,12 +169,15 @@ type storm struct {
 
 	relay, listener, commander *seat
 	senders                    []*seat
-	way                        *pipe // the senders', counted
+	addr                       string // the relay's
+	way                        *pipe  // the senders', counted
+	near, far                  string // the URL that senders use, and the listener's
 
 	mu      sync.Mutex // guards what follows and the seats
 	parcels map[string]*parcel
-	order   []string // names of parcels as they were made
-	calm    bool     // no new work
+	order   []string        // names of parcels as they were made
+	done    map[string]bool // names of parcels that were looked at and removed
+	calm    bool            // no new work
 	bytes   int64
 	faults  []string
 	stderr  map[string][]byte // the end of what each role said
@@ -217,10 +220,11 @@ func newStorm(t *testing.T, seed uint64) *storm {
 	w := &storm{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir,
 		parcels: map[string]*parcel{}, results: map[int64]int{}, stderr: map[string][]byte{},
-		commands: map[string]int64{}, lastSeen: map[int]int{}, seen: map[string]int{}, codes: map[int64]int{},
+		done: map[string]bool{}, commands: map[string]int64{}, lastSeen: map[int]int{}, seen: map[string]int{}, codes: map[int64]int{},
 	}
 	w.env = append(os.Environ(), "XDG_CACHE_HOME="+filepath.Join(dir, "cache"), "DIAN_HEARTBEAT=1s", "DIAN_RESUME_WINDOW=40s", "GOMAXPROCS=2")
 	addr := freeAddress(t)
+	w.addr, w.far = addr, "http://"+addr
 	w.relay = w.seat("relay", func(int) *exec.Cmd {
 		return w.program(dian, "serve", "--dev", "--listen", addr, "--log-level", "warn")
 	})
@@ -230,11 +234,12 @@ func newStorm(t *testing.T, seed uint64) *storm {
 		}
 	}
 	w.listener = w.seat("listener", func(int) *exec.Cmd {
-		return w.program(dian, "listen", "--server", "http://"+addr, "--user", "bob", "--dir", w.in(), "--json")
+		return w.program(dian, "listen", "--server", w.far, "--user", "bob", "--dir", w.in(), "--json")
 	})
 	w.listener.line = w.received
 	w.way = startPipe(t, addr)
 	w.way.limit(rate)
+	w.near = "http://" + w.way.addr
 	for _, user := range []string{"alice", "carol"} {
 		w.senders = append(w.senders, w.sender(user))
 	}
@@ -275,14 +280,14 @@ func (w *storm) sender(user string) *seat {
 	rng := rand.New(rand.NewPCG(w.seed, uint64(user[0])))
 	s := w.seat("sender", nil)
 	s.next = func(int) *exec.Cmd {
-		batch = slices.DeleteFunc(batch, func(name string) bool { return w.parcels[name].ok })
+		batch = slices.DeleteFunc(batch, func(name string) bool { return w.done[name] || w.parcels[name].ok })
 		if len(batch) == 0 {
 			if w.calm {
 				return nil
 			}
 			batch = w.pack(user, rng)
 		}
-		args := []string{"send", "--server", "http://" + w.way.addr, "--user", user, "--json"}
+		args := []string{"send", "--server", w.near, "--user", user, "--json"}
 		if rng.IntN(2) == 0 {
 			args = append(args, "--wait", "30s")
 		}
@@ -371,6 +376,9 @@ func (w *storm) received(life int, e event) {
 	switch e.text("event") {
 	case "file":
 		p := w.parcels[e.text("name")]
+		if w.done[e.text("name")] {
+			return // told again after a kill, perhaps; the file must not be there again
+		}
 		if p == nil {
 			w.fault("a file that nobody sent: %v", e)
 			return
@@ -545,6 +553,9 @@ func (w *storm) check() {
 	}
 	for _, name := range w.order {
 		p := w.parcels[name]
+		if p == nil {
+			continue
+		}
 		switch {
 		case !p.ok:
 			w.fault("%s (%d bytes) has no result of 0, only %v", name, p.size, p.codes)
