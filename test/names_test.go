@@ -1,3 +1,0 @@
-package test
-
-func serveNames() int { return 2 }
