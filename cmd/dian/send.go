@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -163,6 +164,9 @@ func (c *sendCmd) remember(o *outbox, j *journal, path string) *entry {
 		Name: c.Name, Source: identify(info),
 	}, time.Now())
 	if err != nil {
+		if !errors.Is(err, errSending) { // a full disk, say
+			o.con.warn("sending %s, which cannot be gone on with if this process ends: %s", quote(path), describe(err))
+		}
 		return loose
 	}
 	return e
