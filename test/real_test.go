@@ -6,7 +6,9 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -292,6 +294,34 @@ func token(t *testing.T, user string) string {
 		t.Fatalf("dian token: %v", err)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// oldToken makes a token for the development relay that is an hour and a half old and
+// has as much to go: neither clock jump makes it expire or come from the future.
+func oldToken(t *testing.T, user string) string {
+	t.Helper()
+	encode := base64.RawURLEncoding.EncodeToString
+	fresh := strings.Split(token(t, user), ".")
+	if len(fresh) != 3 {
+		t.Fatal("not a token")
+	}
+	var claims map[string]any
+	text, err := base64.RawURLEncoding.DecodeString(fresh[1])
+	if err == nil {
+		err = json.Unmarshal(text, &claims)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims["iat"], claims["exp"] = time.Now().Add(-90*time.Minute).Unix(), time.Now().Add(90*time.Minute).Unix()
+	delete(claims, "nbf")
+	if text, err = json.Marshal(claims); err != nil {
+		t.Fatal(err)
+	}
+	signed := fresh[0] + "." + encode(text)
+	mac := hmac.New(sha256.New, []byte("dian-dev-secret-that-everybody-knows"))
+	mac.Write([]byte(signed))
+	return signed + "." + encode(mac.Sum(nil))
 }
 
 // randomFile writes n bytes that repeat for a given seed and returns path and SHA-256.
