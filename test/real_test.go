@@ -48,6 +48,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "build dian: %v\n%s", err, out)
 		os.Exit(1)
 	}
+	if cache, err := exec.Command("go", "env", "GOCACHE").Output(); err == nil {
+		os.Setenv("GOCACHE", strings.TrimSpace(string(cache))) // it would move with the next line
+	}
 	// Journals of sends and received files of these tests stay out of the home folder.
 	os.Setenv("XDG_CACHE_HOME", filepath.Join(folder, "cache"))
 	for _, name := range []string{"DIAN_SERVER", "DIAN_TOKEN", "DIAN_USER", "DIAN_CA", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
