@@ -80,7 +80,7 @@ func (p *place) List() ([]disk.Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, disk.Entry{Name: e.Name(), Size: info.Size(), ModTime: info.ModTime()})
+		out = append(out, disk.Entry{Name: e.Name(), Size: info.Size(), ModTime: info.ModTime(), Links: names(info)})
 	}
 	return out, nil
 }

@@ -20,9 +20,11 @@ type File struct {
 	box  *Inbox
 	name string // in the inbox's folder
 
-	mu    sync.Mutex // guards saved and busy
-	saved string     // where SaveAs put it
-	busy  bool       // SaveAs is at it
+	mu     sync.Mutex // guards what follows
+	saved  string     // where SaveAs put it
+	linked bool       // its old name is still here, until the application was told
+	before bool       // an earlier life may have saved it, and was killed before it told of it
+	busy   bool       // SaveAs is at it
 }
 
 func newFile(b *Inbox, e entry) *File {
@@ -38,7 +40,9 @@ func (b *Inbox) Unnotified() []*File {
 	var out []*File
 	for _, e := range b.entries {
 		if e.state == Have && !e.notified {
-			out = append(out, newFile(b, *e))
+			f := newFile(b, *e)
+			f.before = true
+			out = append(out, f)
 		}
 	}
 	return out
@@ -83,7 +87,29 @@ func (f *File) Notified() error {
 	if first {
 		b.notified(f.Key)
 	}
+	f.unlink()
 	return nil
+}
+
+// unlink removes the name in the inbox of a file that was saved elsewhere, once the
+// application was told of it.
+func (f *File) unlink() {
+	f.mu.Lock()
+	linked := f.linked
+	f.linked = false
+	f.mu.Unlock()
+	if linked {
+		f.box.discard(f.name)
+	}
+}
+
+// told reports whether the application was told of the file.
+func (f *File) told() bool {
+	b := f.box
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.entries[f.Key]
+	return e == nil || e.notified
 }
 
 // mostCopies bounds the numbers that SaveAs tries.
@@ -97,20 +123,29 @@ const mostCopies = 10_000
 // file but its bytes and, in a folder, its name comes from the sender (case 68). To
 // another file system it copies. A file can be saved once: then ErrTaken.
 //
+// Where the file system has hard links the inbox keeps its own name for the file until
+// Notified: after a kill in between the application is told again, and the same SaveAs
+// finds the file where the first has put it.
+//
 // The folder is held open, so swapping it for a link does not redirect the file. On
 // Windows, where a rename goes by path, that holds for copies only.
 func (f *File) SaveAs(dest string) (string, error) {
 	if err := f.begin(); err != nil {
 		return "", err
 	}
-	saved, err := f.saveAs(dest)
+	saved, linked, err := f.saveAs(dest)
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.busy = false
+	if err == nil {
+		f.saved, f.linked = saved, linked
+	}
+	f.mu.Unlock()
 	if err != nil {
 		return "", fmt.Errorf("save file: %w", err)
 	}
-	f.saved = saved
+	if f.told() {
+		f.unlink()
+	}
 	return saved, nil
 }
 
@@ -128,7 +163,7 @@ func (f *File) begin() error {
 	return nil
 }
 
-func (f *File) saveAs(dest string) (string, error) {
+func (f *File) saveAs(dest string) (path string, linked bool, err error) {
 	dir, name := filepath.Split(dest)
 	if info, err := os.Stat(dest); name == "" || err == nil && info.IsDir() {
 		dir, name = dest, SafeName(f.Info.Name)
@@ -137,32 +172,66 @@ func (f *File) saveAs(dest string) (string, error) {
 	}
 	to, err := openPlace(dir)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	defer to.close()
 	source := f.box.place
-	path, err := moveNumbered(source, f.name, to, name)
+	if f.before {
+		if path, ok := sameFileIn(source, f.name, to); ok {
+			return path, true, nil
+		}
+	}
+	path, err = placeNumbered(source, f.name, to, name, linkBetween)
+	if !errors.Is(err, errors.ErrUnsupported) && !isCrossDevice(err) {
+		return path, true, err
+	}
+	path, err = moveNumbered(source, f.name, to, name)
 	if !isCrossDevice(err) {
-		return path, err
+		return path, false, err
 	}
 	temp, err := copyInto(source, f.name, to)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if path, err = moveNumbered(to, temp, to, name); err != nil {
 		to.Remove(temp)
-		return "", err
+		return "", false, err
 	}
 	source.Remove(f.name) // the copy is on the disk
-	return path, nil
+	return path, false, nil
+}
+
+// sameFileIn returns the path in a folder of the file that from calls name, if it
+// has a name there too.
+func sameFileIn(from *place, name string, in *place) (string, bool) {
+	want, err := from.root.Lstat(name)
+	if err != nil {
+		return "", false
+	}
+	entries, err := fs.ReadDir(in.root.FS(), ".")
+	if err != nil {
+		return "", false
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && os.SameFile(info, want) {
+			return filepath.Join(in.path, e.Name()), true
+		}
+	}
+	return "", false
 }
 
 // moveNumbered moves a file to the first free name made of name, flushes the folder
 // and returns the new path. After an error the file is where it was.
 func moveNumbered(from *place, old string, to *place, name string) (string, error) {
+	return placeNumbered(from, old, to, name, moveBetween)
+}
+
+// placeNumbered is moveNumbered with a way to give a file another name, which never
+// replaces.
+func placeNumbered(from *place, old string, to *place, name string, way func(*place, string, *place, string) error) (string, error) {
 	for i := range mostCopies {
 		free := numbered(name, i)
-		err := moveBetween(from, old, to, free)
+		err := way(from, old, to, free)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
@@ -170,7 +239,11 @@ func moveNumbered(from *place, old string, to *place, name string) (string, erro
 			return "", err
 		}
 		if err := to.SyncDir(); err != nil {
-			return "", errors.Join(writeError("flush folder", err), moveBetween(to, free, from, old))
+			err = writeError("flush folder", err)
+			if _, gone := from.root.Lstat(old); gone == nil { // a second name
+				return "", errors.Join(err, to.Remove(free))
+			}
+			return "", errors.Join(err, moveBetween(to, free, from, old))
 		}
 		return filepath.Join(to.path, free), nil
 	}

@@ -164,7 +164,7 @@ func (d *Disk) List() ([]disk.Entry, error) {
 	var out []disk.Entry
 	for _, name := range slices.Sorted(maps.Keys(d.names)) {
 		n := d.names[name]
-		out = append(out, disk.Entry{Name: name, Size: int64(len(n.data)), ModTime: n.modTime})
+		out = append(out, disk.Entry{Name: name, Size: int64(len(n.data)), ModTime: n.modTime, Links: 1})
 	}
 	return out, nil
 }
