@@ -32,6 +32,7 @@ type past struct {
 	toldLife      int
 	toldTimes     int
 	cancelled     int
+	resumed       bool
 	stood         []standing
 }
 
@@ -51,7 +52,7 @@ func (h *history) of(sendID string) *past {
 func (h *history) journalled(sendID string, offset int64) {
 	p := h.of(sendID)
 	p.mark = max(p.mark, offset)
-	if p.journal == 0 {
+	if p.journal == 0 && !p.resumed {
 		p.journal = offset // the folder is flushed for the first one alone: a later one may be lost with the power
 	}
 }
@@ -102,6 +103,7 @@ func (h *history) resumed(sendID string, offset int64) {
 	if offset < p.mark && h.faultUp.IsZero() {
 		h.w.fail("%s goes on from %d, although %d was written down", sendID, offset, p.mark)
 	}
+	p.resumed = offset > 0 // its journal may be an earlier life's, and the folder is not flushed again
 	p.mark = min(p.mark, offset)
 	p.journal = min(p.journal, offset)
 	h.stands(sendID, offset)

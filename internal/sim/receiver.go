@@ -79,6 +79,7 @@ var errCrash = errors.New("the machine has stopped")
 
 func (b *receiver) name() string { return "bob" }
 func (b *receiver) living() bool { return b.alive && !b.dying }
+func (b *receiver) lives() int   { return b.life }
 
 // watch is what the disk asks before each change.
 func (b *receiver) watch(life int) func(op, name string) error {
@@ -201,11 +202,8 @@ func (b *receiver) stopped() {
 		w.counts.Kills++
 		w.history.killed()
 	}
-	if b.line != nil {
-		b.line.up = false
-		b.line.breakOff()
-		b.line = nil
-	}
+	w.breakLines(b)
+	b.line = nil
 	for _, t := range w.alice.tasks {
 		if x := b.all[t.id]; x != nil && x.lane != nil {
 			x.lane.breakOff()

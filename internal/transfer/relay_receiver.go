@@ -188,7 +188,7 @@ func (r *Relay) standing(now time.Time, e RelayStanding) {
 			r.atWork(now)
 			return
 		}
-		asked := r.asking
+		asked := r.asking || r.back
 		r.position(now, e.Offset)
 		if asked && r.reoffered {
 			r.reoffered = false
