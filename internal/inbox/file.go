@@ -7,8 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
+
+	"github.com/dian-im/dian/internal/filename"
 )
 
 // A File is a received file that is kept: complete, verified and on the disk. It is
@@ -161,7 +162,7 @@ func (f *File) saveAs(dest string) (string, error) {
 // and returns the new path. After an error the file is where it was.
 func moveNumbered(from *place, old string, to *place, name string) (string, error) {
 	for i := range mostCopies {
-		free := numbered(name, i)
+		free := filename.Numbered(name, i)
 		err := moveBetween(from, old, to, free)
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -175,15 +176,6 @@ func moveNumbered(from *place, old string, to *place, name string) (string, erro
 		return filepath.Join(to.path, free), nil
 	}
 	return "", fmt.Errorf("%s: %w", name, fs.ErrExist)
-}
-
-// numbered returns the name to try after i taken ones.
-func numbered(name string, i int) string {
-	if i == 0 {
-		return name
-	}
-	stem, ext := splitExt(name)
-	return stem + " (" + strconv.Itoa(i) + ")" + ext
 }
 
 // copyInto copies a file to another file system, under a random name that SaveAs
