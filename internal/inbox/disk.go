@@ -53,7 +53,7 @@ func openPlace(path string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(path)
+	root, err := os.OpenRoot(asFolder(path))
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (p *place) create(name string) (diskFile, error) {
 }
 
 func (p *place) open(name string) (diskFile, error) {
-	f, err := p.root.OpenFile(name, os.O_RDWR, 0)
+	f, err := p.openFile(name, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,6 @@ func (p *place) open(name string) (diskFile, error) {
 
 func (p *place) rename(from, to string) error { return p.root.Rename(from, to) }
 func (p *place) move(from, to string) error   { return moveBetween(p, from, p, to) }
-func (p *place) remove(name string) error     { return p.root.Remove(name) }
 
 func (p *place) list() ([]diskEntry, error) {
 	dir, err := p.root.Open(".") // a fresh one: reading p.dir would move its position
@@ -148,7 +147,7 @@ func reserveAndRename(from *place, old string, to *place, new string) error {
 		return err
 	}
 	mine.Close()
-	if err := os.Rename(filepath.Join(from.path, old), filepath.Join(to.path, new)); err != nil {
+	if err := renameAt(from, old, to, new); err != nil {
 		to.remove(new)
 		return err
 	}
@@ -157,15 +156,10 @@ func reserveAndRename(from *place, old string, to *place, new string) error {
 
 // linkAndRemove moves by a second link, which never replaces.
 func linkAndRemove(from *place, old string, to *place, new string) error {
-	var err error
-	if from == to {
-		err = from.root.Link(old, new)
-	} else {
-		err = os.Link(filepath.Join(from.path, old), filepath.Join(to.path, new))
-	}
+	err := linkAt(from, old, to, new)
 	switch {
 	case err == nil:
-		return from.root.Remove(old)
+		return from.remove(old)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), isCrossDevice(err):
 		return err
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EINVAL):

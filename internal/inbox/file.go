@@ -55,15 +55,24 @@ func (f *File) Path() string {
 	return filepath.Join(f.box.place.path, f.name)
 }
 
-// Open opens the file for reading. The caller closes it.
+// Open opens the file for reading. The caller closes it. What has taken the file's
+// place, a link, a FIFO or a folder, is not opened.
 func (f *File) Open() (*os.File, error) {
 	f.mu.Lock()
 	saved := f.saved
 	f.mu.Unlock()
-	if saved != "" {
-		return os.Open(saved)
+	if saved == "" {
+		return f.box.place.openFile(f.name, os.O_RDONLY)
 	}
-	return f.box.place.root.Open(f.name)
+	file, err := os.OpenFile(saved, os.O_RDONLY|careful, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := own(file, ""); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 // Notified notes that the application was told of the file. It does not wait for the
@@ -142,15 +151,19 @@ func (f *File) saveAs(dest string) (string, error) {
 	}
 	defer to.close()
 	source := f.box.place
-	path, err := moveNumbered(source, f.name, to, name)
-	if !isCrossDevice(err) {
-		return path, err
-	}
-	temp, err := copyInto(source, f.name, to)
+	kept, err := plain(source, f.name)
 	if err != nil {
 		return "", err
 	}
-	if path, err = moveNumbered(to, temp, to, name); err != nil {
+	path, err := moveNumbered(source, f.name, kept, to, name)
+	if !isCrossDevice(err) {
+		return path, err
+	}
+	temp, copied, err := copyInto(source, f.name, kept, to)
+	if err != nil {
+		return "", err
+	}
+	if path, err = moveNumbered(to, temp, copied, to, name); err != nil {
 		to.remove(temp)
 		return "", err
 	}
@@ -158,47 +171,79 @@ func (f *File) saveAs(dest string) (string, error) {
 	return path, nil
 }
 
-// moveNumbered moves a file to the first free name made of name, flushes the folder
-// and returns the new path. After an error the file is where it was.
-func moveNumbered(from *place, old string, to *place, name string) (string, error) {
+// plain looks at a name, which must be a file's and no link's.
+func plain(p *place, name string) (os.FileInfo, error) {
+	info, err := p.root.Lstat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%w: %v", errNotAFile, info.Mode().Type())
+	}
+	return info, err
+}
+
+// moveNumbered moves the file that is to the first free name made of name, flushes
+// the folder and returns the new path. After an error the file is where it was. The
+// error does not have the name, which is its sender's.
+func moveNumbered(from *place, old string, is os.FileInfo, to *place, name string) (string, error) {
 	for i := range mostCopies {
 		free := filename.Numbered(name, i)
 		err := moveBetween(from, old, to, free)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
+		if link, ok := errors.AsType[*os.LinkError](err); ok {
+			return "", fmt.Errorf("%s: %w", link.Op, link.Err)
+		}
 		if err != nil {
 			return "", err
 		}
+		// A name cannot be moved only if it is a certain file's. If something had taken
+		// its place it goes back: a link among somebody's documents leads elsewhere.
+		if got, err := plain(to, free); err != nil || !os.SameFile(got, is) {
+			return "", errors.Join(errNotAFile, unnamed(moveBetween(to, free, from, old)))
+		}
 		if err := to.syncDir(); err != nil {
-			return "", errors.Join(writeError("flush folder", err), moveBetween(to, free, from, old))
+			return "", errors.Join(writeError("flush folder", err), unnamed(moveBetween(to, free, from, old)))
 		}
 		return filepath.Join(to.path, free), nil
 	}
-	return "", fmt.Errorf("%s: %w", name, fs.ErrExist)
+	return "", fmt.Errorf("%d names are taken: %w", mostCopies, fs.ErrExist)
+}
+
+// unnamed takes the names out of an error of moving.
+func unnamed(err error) error {
+	if link, ok := errors.AsType[*os.LinkError](err); ok {
+		return fmt.Errorf("move back: %w", link.Err)
+	}
+	return err
 }
 
 // copyInto copies a file to another file system, under a random name that SaveAs
 // then renames, and flushes it.
-func copyInto(from *place, old string, to *place) (name string, err error) {
-	source, err := from.root.Open(old)
+func copyInto(from *place, old string, is os.FileInfo, to *place) (name string, copied os.FileInfo, err error) {
+	source, err := from.openFile(old, os.O_RDONLY)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer source.Close()
+	if info, err := source.Stat(); err != nil || !os.SameFile(info, is) {
+		return "", nil, errors.Join(errNotAFile, err)
+	}
 	name = ".dian-" + newStem() + ".tmp"
 	target, err := to.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	_, err = io.Copy(target, source)
 	if err == nil {
 		err = target.Sync()
 	}
+	if err == nil {
+		copied, err = target.Stat()
+	}
 	err = errors.Join(err, target.Close())
 	if err != nil {
 		to.remove(name)
-		return "", writeError("copy", err)
+		return "", nil, writeError("copy", err)
 	}
-	return name, nil
+	return name, copied, nil
 }
