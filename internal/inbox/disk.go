@@ -65,6 +65,24 @@ func openPlace(path string) (*place, error) {
 	return &place{root: root, dir: dir, path: path}, nil
 }
 
+// placeIn is a place of its own for a folder that is open.
+func placeIn(open *os.Root) (*place, error) {
+	root, err := open.OpenRoot(".")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := root.Open(".")
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	path, err := filepath.Abs(open.Name())
+	if err != nil {
+		path = open.Name()
+	}
+	return &place{root: root, dir: dir, path: path}, nil
+}
+
 func (p *place) close() error { return errors.Join(p.dir.Close(), p.root.Close()) }
 
 func (p *place) create(name string) (diskFile, error) {

@@ -107,13 +107,36 @@ const mostCopies = 10_000
 // file but its bytes and, in a folder, its name comes from the sender (case 68). To
 // another file system it copies. A file can be saved once: then ErrTaken.
 //
-// The folder is held open, so swapping it for a link does not redirect the file. On
+// Links in dest are followed, as its owner means them, when it is opened. From then
+// on the folder is held, so swapping it for a link does not redirect the file. On
 // Windows, where a rename goes by path, that holds for copies only.
 func (f *File) SaveAs(dest string) (string, error) {
+	return f.save(func() (*place, string, error) {
+		dir, name := filepath.Split(dest)
+		if info, err := os.Stat(dest); name == "" || err == nil && info.IsDir() {
+			dir, name = dest, SafeName(f.Info.Name)
+		} else if dir == "" {
+			dir = "."
+		}
+		to, err := openPlace(dir)
+		return to, name, err
+	})
+}
+
+// SaveIn is SaveAs into a folder that is open already, whatever has become of its
+// path since. The folder stays open; the path returned begins with its Name.
+func (f *File) SaveIn(dir *os.Root) (string, error) {
+	return f.save(func() (*place, string, error) {
+		to, err := placeIn(dir)
+		return to, SafeName(f.Info.Name), err
+	})
+}
+
+func (f *File) save(target func() (*place, string, error)) (string, error) {
 	if err := f.begin(); err != nil {
 		return "", err
 	}
-	saved, err := f.saveAs(dest)
+	saved, err := f.moveTo(target)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.busy = false
@@ -138,14 +161,8 @@ func (f *File) begin() error {
 	return nil
 }
 
-func (f *File) saveAs(dest string) (string, error) {
-	dir, name := filepath.Split(dest)
-	if info, err := os.Stat(dest); name == "" || err == nil && info.IsDir() {
-		dir, name = dest, SafeName(f.Info.Name)
-	} else if dir == "" {
-		dir = "."
-	}
-	to, err := openPlace(dir)
+func (f *File) moveTo(target func() (*place, string, error)) (string, error) {
+	to, name, err := target()
 	if err != nil {
 		return "", err
 	}
