@@ -1,5 +1,5 @@
 module github.com/dian-im/dian/test
 
-go 1.26
+go 1.26.6
 
 
