@@ -37,17 +37,17 @@ var waiters = map[string]func(path, victim string) error{
 }
 
 func listenAt(path, _ string) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	at, err := os.MkdirTemp("", "s") // the name of a socket may not be long
+	at, err := os.MkdirTemp(filepath.Dir(filepath.Dir(path)), "s") // the name of a socket may not be long
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(at)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(at, "s")})
+	folder, err := os.Open(at)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/s", folder.Fd())})
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func TestWhateverWaitsUnderOurNamesHarmsNothing(t *testing.T) {
 	} {
 		for kind, wait := range waiters {
 			t.Run(name[max(0, len(name)-12):]+" is a "+kind, func(t *testing.T) {
-				top := t.TempDir()
+				top := quickDir(t)
 				dir, victim, dest := filepath.Join(top, "inbox"), filepath.Join(top, "victim"), filepath.Join(top, "dest")
 				for _, d := range []string{dir, victim, dest} {
 					if err := os.Mkdir(d, 0o700); err != nil {
@@ -250,7 +250,7 @@ func TestWhateverIsNoFolderIsRefused(t *testing.T) {
 			continue
 		}
 		t.Run(kind, func(t *testing.T) {
-			top := t.TempDir()
+			top := quickDir(t)
 			victim := filepath.Join(top, "victim")
 			if err := os.Mkdir(victim, 0o700); err != nil {
 				t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 // has a part of 6,000 bytes and a kept file.
 func swapper(t *testing.T) (top string, b *Inbox, p *Part, f *File) {
 	t.Helper()
-	top = t.TempDir()
+	top = quickDir(t)
 	for _, name := range []string{"victim", "dest"} {
 		if err := os.Mkdir(filepath.Join(top, name), 0o700); err != nil {
 			t.Fatal(err)
@@ -36,7 +36,7 @@ func swapper(t *testing.T) (top string, b *Inbox, p *Part, f *File) {
 // What takes the place of a part or a kept file while the inbox is open is not gone
 // on with, not opened and not saved (cases 64, 65).
 func TestWhatTakesTheirPlaceIsNotTaken(t *testing.T) {
-	elsewhere := otherFileSystem(t)
+	elsewhere := t.TempDir() // not the file system of quickDir, where there is one
 	for kind, wait := range waiters {
 		t.Run(kind, func(t *testing.T) {
 			top, b, p, f := swapper(t)
