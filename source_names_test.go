@@ -134,6 +134,9 @@ func TestHostileNamesThroughTheSDK(t *testing.T) {
 	if !strings.Contains(text, "file stays in the receive folder") {
 		t.Error("the log does not tell of files that could not be put where they belong")
 	}
+	if strings.Contains(text, "nowhere") || strings.Contains(text, top) {
+		t.Error("the log has paths")
+	}
 	for _, row := range names.All(t) {
 		for _, name := range []string{row.In, row.Safe} {
 			if len(name) >= 8 && name != "unnamed" && strings.Contains(text, name) {
