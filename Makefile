@@ -8,7 +8,7 @@ GO    ?= go
 TOOL  := $(GO) tool -modfile=tools.mod
 BIN   := bin/dian
 
-.PHONY: help build test test-go test-sim test-32 test-real sim kills soak lint generate generate-check cross fuzz bench bench-peers clean
+.PHONY: help build test test-go test-sim test-32 test-real sim kills soak lint generate generate-check cross fuzz races bench bench-peers clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -52,6 +52,9 @@ soak: ## random faults for SOAK=30m; what relay and listener hold must not grow 
 
 fuzz: ## a few seconds of every fuzz target (FUZZTIME=5s)
 	./test/fuzz.sh $${FUZZTIME:-3s}
+
+races: ## file-system races: RACES operations of the inbox while others swap what they work on (about 10 minutes)
+	DIAN_RACES=$${RACES:-100000} $(GO) test -count=1 -timeout 60m -v -run 'TestRaces|TestSavers' ./internal/inbox
 
 generate: ## rewrite the code generated from proto/
 	$(TOOL) buf generate

@@ -1,6 +1,6 @@
 module github.com/dian-im/dian/bench
 
-go 1.26.0
+go 1.26.6
 
 require (
 	github.com/dian-im/dian v0.0.0

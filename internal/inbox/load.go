@@ -206,6 +206,10 @@ func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 			b.log.Warn("file that was not kept stays", "file", stem, "error", err)
 			return
 		}
+	case hasFile:
+		// Stopped within a move that takes two steps. The part is whole, and could never
+		// be kept while its name is taken.
+		b.discard(file.Name)
 	}
 	if other != nil {
 		b.removePart(other.stem)

@@ -61,18 +61,16 @@ type brokenDisk struct {
 
 // An inTask is one buffer or file that comes in.
 type inTask struct {
-	b       *receiver
-	sendID  string
-	m       *transfer.Receiver
-	id      string
-	ticket  int
-	offer   *offer // nil before an offer, or what the inbox remembers
-	part    *inbox.Part
-	lane    *downLane
-	wake    int
-	gone    bool
-	notices int // in this life
-	asked   bool
+	b      *receiver
+	sendID string
+	m      *transfer.Receiver
+	id     string
+	ticket int
+	offer  *offer // nil before an offer, or what the inbox remembers
+	part   *inbox.Part
+	lane   *downLane
+	wake   int
+	gone   bool
 }
 
 var errCrash = errors.New("the machine has stopped")
