@@ -169,11 +169,16 @@ func (s *session) commandAck(a *wire.CommandAck) error {
 		s.srv.metrics.ignored.WithLabelValues("command_ack").Inc()
 		return nil
 	}
-	s.srv.settled(p.size)
 	s.results.set(a.Id, a.Outcome, wire.Code(a.Code), wire.Origin_ORIGIN_PEER, a.Detail)
 	s.results.result.Next, s.results.result.Reply, s.results.result.Header = a.Next, a.Reply, a.Header
-	p.from.commandDone(p.size, &s.results)
+	s.settle(p, &s.results)
 	return nil
+}
+
+// settle tells the sender of a command to this session its result.
+func (s *session) settle(p pendingCommand, r *resultFrame) {
+	s.srv.settled(p.size)
+	p.from.commandDone(p.size, r)
 }
 
 // commandOver gives back what a command of this session has cost the session.
@@ -333,12 +338,11 @@ func (p *pending) close() []pendingCommand {
 	return left
 }
 
-// commandExpired tells a sender that its receiver gave no ack in time.
-func (s *Server) commandExpired(c pendingCommand) {
-	s.settled(c.size)
+// commandExpired tells a sender that this session gave no ack in time.
+func (s *session) commandExpired(c pendingCommand) {
 	var r resultFrame
 	r.refuse(c.id, wire.PeerNoAnswer, "no ack in time")
-	c.from.commandDone(c.size, &r)
+	s.settle(c, &r)
 }
 
 // commandsLost tells all senders whose commands a session had not acked that its
@@ -346,10 +350,9 @@ func (s *Server) commandExpired(c pendingCommand) {
 func (s *session) commandsLost() {
 	var r resultFrame
 	for _, c := range s.pending.close() {
-		s.srv.settled(c.size)
 		r.set(c.id, wire.CommandOutcome_COMMAND_OUTCOME_LOST, wire.PeerNoAnswer,
 			wire.Origin_ORIGIN_SERVER, "the receiver's line broke")
-		c.from.commandDone(c.size, &r)
+		s.settle(c, &r)
 	}
 }
 
@@ -377,6 +380,9 @@ func (s *Server) post(ctx context.Context, by claims, c *wire.Command) *wire.Com
 	if refusal := s.allow(ctx, by, VerbSend, c.Target, "command"); refusal != nil {
 		return refused(refusal)
 	}
+	if !s.keys.trusts(by) { // reading the body took a while
+		return refused(&wire.Error{Code: wire.TokenRefused})
+	}
 	at := place{by.App, by.User}
 	if !s.commands.posts.take(at, maxPostsInFlight, s.cfg.MaxSessions) {
 		return refused(&wire.Error{Code: wire.OverLimit, Detail: "too many commands without result"})
@@ -389,18 +395,33 @@ func (s *Server) post(ctx context.Context, by claims, c *wire.Command) *wire.Com
 	if refusal := s.pass(f, c, &wire.Peer{User: by.User}, from, commandSize(c), to); refusal != nil {
 		return refused(refusal)
 	}
-	select {
-	case r := <-from:
-		s.metrics.command(r.Outcome, wire.Code(r.Code))
-		if r.Outcome != wire.CommandOutcome_COMMAND_OUTCOME_FINAL {
-			// Lost: fate unknown. A gap is no answer to a command without stream.
-			return &wire.CommandResult{Id: c.Id, Code: uint32(wire.PeerNoAnswer), Detail: r.Detail}
+	for {
+		change := s.keys.change()
+		if !s.keys.trusts(by) {
+			// It is delivered, or will be; only its sender does not count any more.
+			s.withdraw(to, c, wire.TokenRefused)
+			return &wire.CommandResult{Id: c.Id, Code: uint32(wire.TokenRefused)}
 		}
-		return r
-	case <-ctx.Done(): // the client has gone; nobody reads what is returned
-		if p, ok := to.pending.take(c.Ref, c.Id); ok {
-			s.settled(p.size)
+		select {
+		case r := <-from:
+			s.metrics.command(r.Outcome, wire.Code(r.Code))
+			if r.Outcome != wire.CommandOutcome_COMMAND_OUTCOME_FINAL {
+				// Lost: fate unknown. A gap is no answer to a command without stream.
+				return &wire.CommandResult{Id: c.Id, Code: uint32(wire.PeerNoAnswer), Detail: r.Detail}
+			}
+			return r
+		case <-change:
+		case <-ctx.Done(): // the client has gone; nobody reads what is returned
+			s.withdraw(to, c, wire.PeerNoAnswer)
+			return &wire.CommandResult{Id: c.Id, Code: uint32(wire.PeerNoAnswer)}
 		}
-		return refused(&wire.Error{Code: wire.PeerNoAnswer})
+	}
+}
+
+// withdraw ends a POST's command whose result nobody waits for any more.
+func (s *Server) withdraw(to *session, c *wire.Command, code wire.Code) {
+	s.metrics.command(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, code)
+	if p, ok := to.pending.take(c.Ref, c.Id); ok {
+		s.settled(p.size)
 	}
 }

@@ -70,6 +70,10 @@ type Config struct {
 	// chooses the code. The context ends with the session or request.
 	Authorize func(context.Context, Action) error
 
+	// RevocationsFile keeps the revocations over a restart. It is made if it is
+	// not there. Empty: they are forgotten.
+	RevocationsFile string
+
 	// The rest is for Serve; a program that mounts the handler itself does not
 	// need it.
 

@@ -226,7 +226,7 @@ func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello) (*ses
 		sess.stop()
 		return nil, refusal
 	}
-	sess.distrust() // a Reload may have come since the token was looked at
+	sess.distrust() // the token may have been revoked since it was looked at
 	return sess, nil
 }
 
@@ -237,7 +237,7 @@ func (s *Server) newSession(json bool, token claims, hello *wire.Hello) *session
 		peer: &wire.Peer{User: token.User, Instance: hello.Instance},
 	}
 	sess.claims.Store(&token)
-	sess.pending.wait, sess.pending.expired = s.cfg.CommandWait, s.commandExpired
+	sess.pending.wait, sess.pending.expired = s.cfg.CommandWait, sess.commandExpired
 	sess.expiry = time.AfterFunc(time.Duration(1<<63-1), sess.watchToken)
 	last := hello.LastEpoch
 	if older := s.dir.get(sess.app, sess.user); older != nil {

@@ -77,6 +77,8 @@ func newMetrics(s *Server) *metrics {
 	}, []string{"direction"})
 	m.registry.MustRegister(m.lanes)
 
+	ask("dian_revocations", "Revocations in force.", func() float64 { return float64(s.revoked.count(time.Now())) })
+
 	ask("dian_commands_pending", "Commands without result.", func() float64 {
 		return float64(s.commands.pending.Load())
 	})

@@ -55,7 +55,7 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 			_ = t.step(relay.RelayCancel{})
 		}
 	}
-	if err := t.awaitAnswer(r.Context(), o.Size == 0); err != nil {
+	if err := t.awaitAnswer(r.Context(), c, o.Size == 0); err != nil {
 		giveUp()
 		writeRefusal(w, err)
 		return

@@ -24,6 +24,7 @@ type Server struct {
 	presence  *presence
 	transfers *transfers
 	metrics   *metrics
+	revoked   *revocations
 	mux       *http.ServeMux
 	ctx       context.Context // ends when Shutdown gives up waiting
 	kill      context.CancelFunc
@@ -70,6 +71,10 @@ func New(cfg Config) (*Server, error) {
 	if err := s.certificate.load(cfg); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
+	if s.revoked, err = openRevocations(cfg.RevocationsFile); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	s.keys.revoked = s.revoked
 	s.ctx, s.kill = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.transfers = newTransfers(s)
@@ -77,10 +82,10 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Reload takes the apps' keys, issuers and MaxFileBytes and the certificate from
-// cfg; everything else stays as it is until a restart. Sessions and lanes whose
-// token's key is not there any more are ended with code 21; the others go on, and
-// so do transfers that a new limit would refuse. After an error nothing has
+// Reload takes the apps' keys, issuers and MaxFileBytes and the certificate from cfg
+// and reads the revocations again; everything else stays as it is until a restart. Sessions and lanes whose token's key is not
+// there any more, or whose token is revoked, are ended with code 21; the others go
+// on, and so do transfers that a new limit would refuse. After an error nothing has
 // changed.
 func (s *Server) Reload(cfg Config) error {
 	if err := cfg.Check(); err != nil {
@@ -90,17 +95,27 @@ func (s *Server) Reload(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
-	if err := s.certificate.load(cfg); err != nil {
+	if err := s.revoked.reread(func() error { return s.certificate.load(cfg) }); err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
 	s.keys.apps.Store(&apps)
-	// Whoever comes in after the old keys had let it pass asks again when it is on
-	// the lists that are looked through here.
+	s.distrust()
+	return nil
+}
+
+// distrust ends all sessions, lanes and waiting requests whose token does not count
+// any more, and returns how many sessions that were. It does not wait for clients.
+// Whoever comes in after verify had let it pass asks again when it is on the lists
+// that are looked through here.
+func (s *Server) distrust() (sessions int) {
 	for _, sess := range s.all() {
-		sess.distrust()
+		if sess.distrust() {
+			sessions++
+		}
 	}
 	s.transfers.distrust()
-	return nil
+	s.keys.tell()
+	return sessions
 }
 
 // maxFileBytes returns the limit for one file of an app, 0 for none.

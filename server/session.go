@@ -108,14 +108,15 @@ func (s *session) end(code wire.Code, detail string) {
 	s.link.Close(lineOff(code, detail), websocket.ClosePolicyViolation)
 }
 
-// distrust ends the session if its token's key does not count any more. It does
-// not wait for the client.
-func (s *session) distrust() {
+// distrust ends the session if its token does not count any more, and reports that.
+// It does not wait for the client.
+func (s *session) distrust() bool {
 	if s.srv.keys.trusts(s.token()) {
-		return
+		return false
 	}
 	s.end(wire.TokenRefused, "")
 	s.down(false)
+	return true
 }
 
 // close ends the session in a way after which the client reconnects.

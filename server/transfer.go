@@ -142,7 +142,8 @@ func (ts *transfers) idle() bool {
 	})
 }
 
-// distrust ends the lanes whose token's key does not count any more.
+// distrust ends the lanes whose token does not count any more, and wakes the requests
+// that wait so that they look at theirs.
 func (ts *transfers) distrust() {
 	ts.mu.Lock()
 	open := members(ts.open, nil)
@@ -163,6 +164,7 @@ func (t *transfer) distrustLocked() {
 		t.ticket = ""
 		t.endDownLocked(laneRevoked)
 	}
+	t.wakeLocked()
 }
 
 // enter counts a request that is served as a lane; false means that the server
