@@ -36,6 +36,8 @@ type claims struct {
 	key    *verifyKey   // whose signature it was, see keyring.trusts
 	issued time.Time    // iat; zero if the token has none
 	marks  [2]tokenMark // what a revocation may name it by: its text's, its jti's or none
+
+	address string // who showed it, for audit and admin; see peerAddr
 }
 
 // keyring knows the keys of all apps. Its methods may be called at the same time

@@ -45,8 +45,10 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ts.leave()
-	t, err := ts.propose(r.Context(), proposal{offer: o, claims: c})
+	p := proposal{offer: o, claims: c, put: true}
+	t, err := ts.propose(r.Context(), p)
 	if err != nil {
+		ts.srv.audit.refusedOffer(p, refused(err))
 		writeRefusal(w, err)
 		return
 	}

@@ -24,6 +24,7 @@ type Server struct {
 	presence  *presence
 	transfers *transfers
 	metrics   *metrics
+	audit     *auditor // nil without Config.Audit
 	revoked   *revocations
 	mux       *http.ServeMux
 	ctx       context.Context // ends when Shutdown gives up waiting
@@ -38,6 +39,7 @@ type Server struct {
 	logins      logins
 	connections atomic.Int64 // sessions and those that are not logged in yet
 	certificate certificate  // of Serve's listener
+	adminToken  atomic.Pointer[Secret]
 
 	mu       sync.Mutex
 	ending   bool                  // guarded by mu: no more sessions
@@ -71,19 +73,20 @@ func New(cfg Config) (*Server, error) {
 	if err := s.certificate.load(cfg); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
-	if s.revoked, err = openRevocations(cfg.RevocationsFile); err != nil {
+	if err := s.openRecords(); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
-	s.keys.revoked = s.revoked
 	s.ctx, s.kill = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.transfers = newTransfers(s)
 	s.mux = s.routes()
+	s.audit.start(s.metrics)
 	return s, nil
 }
 
-// Reload takes the apps' keys, issuers and MaxFileBytes and the certificate from cfg
-// and reads the revocations again; everything else stays as it is until a restart. Sessions and lanes whose token's key is not
+// Reload takes the apps' keys, issuers and MaxFileBytes, the certificate and the
+// admin token, if cfg has one, from cfg and reads the revocations again; everything
+// else stays as it is until a restart. Sessions and lanes whose token's key is not
 // there any more, or whose token is revoked, are ended with code 21; the others go
 // on, and so do transfers that a new limit would refuse. After an error nothing has
 // changed.
@@ -95,8 +98,15 @@ func (s *Server) Reload(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
+	token, err := cfg.Admin.token()
+	if err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
 	if err := s.revoked.reread(func() error { return s.certificate.load(cfg) }); err != nil {
 		return fmt.Errorf("reload: %w", err)
+	}
+	if !token.IsZero() { // the admin listener is still there when its settings are not
+		s.adminToken.Store(&token)
 	}
 	s.keys.apps.Store(&apps)
 	s.distrust()
@@ -302,6 +312,7 @@ func (s *Server) stop(ctx context.Context) error {
 	stopKilling := context.AfterFunc(ctx, s.kill)
 	defer stopKilling()
 	s.running.Wait()
+	s.audit.close(ctx)
 	s.kill()
 	return context.Cause(ctx)
 }

@@ -30,6 +30,9 @@ type session struct {
 	epoch     uint64
 	json      bool
 	peer      *wire.Peer // app's user and instance as others see them
+	id        uint64     // counts the logins of this server, for audit and admin
+	since     time.Time
+	address   string // see peerAddr
 
 	state  atomic.Int32 // one of the below
 	claims atomic.Pointer[claims]
@@ -47,6 +50,7 @@ type session struct {
 	warned  time.Time   // the expiry that it was told of
 
 	downOnce sync.Once
+	offCode  atomic.Uint32 // why the server ended it, for the audit
 
 	// Owned by the reader.
 	target  *session // whom the last command went to, or nil
@@ -104,6 +108,7 @@ func (s *session) end(code wire.Code, detail string) {
 	if s.state.Swap(sessionGone) == sessionGone {
 		return
 	}
+	s.offCode.Store(uint32(code))
 	s.srv.metrics.lineOffs.WithLabelValues(codeLabel(code)).Inc()
 	s.link.Close(lineOff(code, detail), websocket.ClosePolicyViolation)
 }
@@ -153,6 +158,7 @@ func (s *session) down(kicked bool) {
 		s.commandsLost()
 		s.srv.transfers.sessionDown(s, kicked)
 		s.srv.forget(s)
+		s.srv.audit.logout(s)
 		if left {
 			s.srv.presence.changed(s.app, s.user)
 		}
@@ -260,6 +266,7 @@ func (s *session) watchToken() {
 func (s *session) updateToken(u *wire.UpdateToken) {
 	answer := &wire.TokenUpdated{}
 	if refusal := s.tryToken(u.GetToken()); refusal != nil {
+		s.srv.audit.refusedLogin(claims{App: s.app, User: s.user, address: s.address}, "update", refusal.Code)
 		answer.Code, answer.Detail = uint32(refusal.Code), refusal.Detail
 	}
 	answer.TokenExpiresMs = s.token().Expires.UnixMilli()
@@ -283,6 +290,7 @@ func (s *session) tryToken(token string) *wire.Error {
 	case c.Expires.Before(s.token().Expires):
 		return &wire.Error{Code: wire.TokenRefused, Detail: "the token ends before the present one"}
 	}
+	c.address = s.address
 	s.claims.Store(&c)
 	s.distrust() // a Reload may have looked at the one before
 	return nil

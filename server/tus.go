@@ -110,8 +110,10 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, wire.BadParameter, "the body is longer than Upload-Length")
 		return
 	}
-	t, err := ts.propose(r.Context(), proposal{offer: o, claims: c})
+	p := proposal{offer: o, claims: c}
+	t, err := ts.propose(r.Context(), p)
 	if err != nil {
+		ts.srv.audit.refusedOffer(p, refused(err))
 		writeRefusal(w, err)
 		return
 	}
