@@ -133,6 +133,9 @@ func TestAuditOfTransfersThatFail(t *testing.T) {
 
 	bob.set(func() { bob.refuse = uint32(wire.PeerRefused) })
 	add(verdict(fileOffer(10)), 10, failed(wire.PeerRefused, "peer", 0))
+	inline := fileOffer(5) // the offer had it
+	inline.Inlined, inline.Inline = true, []byte("hello")
+	add(verdict(inline), 5, failed(wire.PeerRefused, "peer", 5))
 	id = wire.NewSendID()
 	rt.want(rt.do(rt.request("POST", "/v1/users/bob/transfers", "alice", nil, "Upload-Length", "3", "Upload-Metadata", "sendId "+b64(id))), 403)
 	add(id, 3, failed(wire.PeerRefused, "peer", 0), via("tus"))
