@@ -223,8 +223,8 @@ func (w *world) check() {
 				w.fail("%s: result 0, and the application was never told", t.id)
 			}
 		}
-		if e, _ := w.bob.box.Lookup(key(t.id)); e.State == inbox.Partial && r.Code == wire.Cancelled && w.srv.life == 1 && w.history.faultUp.IsZero() {
-			w.fail("%s: cancelled, and a server that was there all the time has not told the receiver", t.id)
+		if e, _ := w.bob.box.Lookup(key(t.id)); e.State == inbox.Partial && r.Code == wire.Cancelled && w.srv.life == 1 && w.alice.life == 1 && w.history.faultUp.IsZero() {
+			w.fail("%s: cancelled, and sender and server, which were there all the time, have not told the receiver", t.id)
 		}
 		if n > 0 && (r.Code == wire.Cancelled || r.Code == wire.PeerRefused || r.Origin == wire.Origin_ORIGIN_PEER && r.Code != wire.OK) {
 			w.fail("%s: result %d from %v, but the receiver has it", t.id, r.Code, r.Origin)
