@@ -162,7 +162,13 @@ func (s *Server) authenticate(r *http.Request) (claims, *wire.Error) {
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return claims{}, &wire.Error{Code: wire.NotLoggedIn, Detail: "a token is needed: Authorization: Bearer"}
 	}
-	return s.keys.verify(token, time.Now())
+	address := peerAddr(r)
+	c, refusal := s.keys.verify(token, time.Now())
+	if refusal != nil {
+		s.audit.refusedLogin(claims{address: address}, "request", refusal.Code)
+	}
+	c.address = address
+	return c, refusal
 }
 
 func writeText(w http.ResponseWriter, text string) {
@@ -200,6 +206,7 @@ func (s *Server) serveCommand(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c.Data, refusal = readCommand(w, r); refusal != nil {
+		s.audit.refusedCommand(by, viaPost, c, refusal)
 		writeProblem(w, refusal.Code, refusal.Detail)
 		return
 	}
