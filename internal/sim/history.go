@@ -149,9 +149,10 @@ func (w *world) resultOK(t *outTask, r transfer.SenderResult) {
 	}
 }
 
-// mayMove reports whether a task may be delivered at a second place. Content that
-// travels in its offer is answered by a verdict alone: a sender that has not got it
-// does not know which place was asked, and offers it to the one that is there.
+// mayMove reports whether a task may be delivered at a second place, or cancelled there
+// and delivered at the first. Content that travels in its offer is answered by a verdict
+// alone: a sender that has not got it does not know which place was asked, and offers it
+// to the one that is there.
 func (w *world) mayMove(t *outTask) bool { return len(w.bob.places) > 1 && t.journal == "" }
 
 // kept counts the places that have a task's file, whole and right.
@@ -226,7 +227,7 @@ func (w *world) check() {
 		if e, _ := w.bob.box.Lookup(key(t.id)); e.State == inbox.Partial && r.Code == wire.Cancelled && w.srv.life == 1 && w.alice.life == 1 && w.history.faultUp.IsZero() {
 			w.fail("%s: cancelled, and sender and server, which were there all the time, have not told the receiver", t.id)
 		}
-		if n > 0 && (r.Code == wire.Cancelled || r.Code == wire.PeerRefused || r.Origin == wire.Origin_ORIGIN_PEER && r.Code != wire.OK) {
+		if n > 0 && !w.mayMove(t) && (r.Code == wire.Cancelled || r.Code == wire.PeerRefused || r.Origin == wire.Origin_ORIGIN_PEER && r.Code != wire.OK) {
 			w.fail("%s: result %d from %v, but the receiver has it", t.id, r.Code, r.Origin)
 		}
 	}

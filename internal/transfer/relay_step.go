@@ -152,7 +152,7 @@ func (r *Relay) offered(resent bool) {
 		r.do(RelaySendVerdict)
 	case r.state == RelayOffered:
 		r.pass() // again, maybe: the receiver knows it by its id
-	case r.asking, r.back: // what it has is not known: it is asked
+	case r.asking, r.back, !r.receiver: // what it has is not known: it is asked
 		r.reoffered = true
 	default:
 		r.doOffset(RelaySendAccepted, r.confirmed)

@@ -394,3 +394,13 @@ func TestRelayReceivedAfterStanding(t *testing.T) {
 		}
 	}
 }
+
+// What a receiver has that is away is not known until it is back.
+func TestRelayOfferedAgainWhileTheReceiverIsAway(t *testing.T) {
+	r := relayStreaming(t, 10)
+	relayStep(t, r, relayEpoch, RelayDownEnded{})
+	relayStep(t, r, relayEpoch, RelayReceiverDown{})
+	relayWant(t, r, RelayOfferArrived{Resent: true}, RelayVerifying)
+	relayWant(t, r, RelayReceiverUp{}, RelayVerifying, RelaySendQuery)
+	relayWant(t, r, RelayStanding{State: wire.TransferState_TRANSFER_STATE_PARTIAL, Offset: 4, Size: 10}, RelayInterrupted, RelaySendAccepted)
+}

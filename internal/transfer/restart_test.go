@@ -73,3 +73,19 @@ func TestOldTicketDoesNotParkANewOffer(t *testing.T) {
 		t.Errorf("no lane is opened with the new ticket; the transfer is %v", r.State())
 	}
 }
+
+// Content in an offer is cancelled, and the server says that its receiver has gone
+// elsewhere, maybe with it: an offer to the place that is there now would find out
+// nothing about that, and a cancel there would be a wrong answer.
+func TestCancelAtAPlaceThatIsGone(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	for transfer, want := range map[string]SenderState{"t": SenderRefused, "": SenderOffered} {
+		s := NewSender(SenderConfig{Size: 10, Inlined: true, Window: 2 * time.Minute, OfferWait: time.Minute, Jitter: half}, now)
+		s.Step(now, SenderLineUp{})
+		s.Step(now, SenderCancel{})
+		s.Step(now, SenderVerdict{Transfer: transfer, Result: SenderResult{Code: wire.BadSendID, Origin: wire.Origin_ORIGIN_SERVER}})
+		if s.State() != want {
+			t.Errorf("of transfer %q: %v, want %v", transfer, s.State(), want)
+		}
+	}
+}

@@ -215,8 +215,9 @@ func (s *Sender) verdict(now time.Time, e SenderVerdict) {
 		s.offline(now, r)
 		return
 	}
-	if s.cancelling && local && r.Code == wire.BadSendID {
-		// The server knows nothing to cancel. If the receiver can have it all only
+	if s.cancelling && local && r.Code == wire.BadSendID && e.Transfer == "" {
+		// The server knows nothing to cancel; of a transfer that it knew and ended, for
+		// its receiver has gone elsewhere, nobody here will know more. If the receiver can have it all only
 		// an offer finds out.
 		if s.deliverable() {
 			s.later(now, SenderSendOffer, 0)
