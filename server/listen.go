@@ -100,6 +100,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			if tcp, ok := rawConn(conn).(*net.TCPConn); ok {
 				_ = tcp.SetKeepAliveConfig(keepAlive) // a hint to the kernel
+				boundUnsent(tcp)
 			}
 			if secure, ok := conn.(*tls.Conn); ok {
 				ctx = withCork(ctx, secure)
