@@ -94,7 +94,7 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	free := func() { s.logins.tally.give(from) }
-	conn, err := s.upgrader(protocol).Upgrade(w, r, nil)
+	conn, err := s.upgrader(protocol).Upgrade(link.Guarded(w), r, nil)
 	if err != nil { // the upgrader has answered
 		s.connections.Add(-1)
 		free()
