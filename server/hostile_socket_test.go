@@ -35,9 +35,13 @@ func (r *testRelay) socket() *socket {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { conn.Close() })
+	return newSocket(r.t, conn)
+}
+
+func newSocket(t testing.TB, conn net.Conn) *socket {
 	// It bounds every wait; a test that runs into it has failed.
 	conn.SetDeadline(time.Now().Add(2 * time.Minute))
-	return &socket{t: r.t, conn: conn, in: bufio.NewReader(conn)}
+	return &socket{t: t, conn: conn, in: bufio.NewReader(conn)}
 }
 
 // write writes as much as the server takes: it may have ended the connection.

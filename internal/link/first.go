@@ -54,19 +54,20 @@ func ReadFirst(conn *websocket.Conn, json bool, limit int, timeout time.Duration
 	case !json && kind != websocket.BinaryMessage:
 		return nil, violation(websocket.CloseUnsupportedData, errText)
 	}
-	buf := readBuffers.get()
-	defer readBuffers.put(buf)
-	if *buf, err = readAll((*buf)[:0], r); err != nil {
+	// Not from the pool, whose buffers are larger than most first frames: many who
+	// send half of one must not hold more than they have sent (case 10).
+	msg, err := readAll(make([]byte, 0, 512), r)
+	if err != nil {
 		return nil, fmt.Errorf("link: read first frame: %w", err)
 	}
 	if json {
-		f, err := wire.DecodeJSON(*buf)
+		f, err := wire.DecodeJSON(msg)
 		if err != nil {
 			return nil, violation(websocket.CloseInvalidFramePayloadData, err)
 		}
 		return f, nil
 	}
-	f, rest, err := wire.NextBinary(*buf)
+	f, rest, err := wire.NextBinary(msg)
 	if err != nil {
 		return nil, violation(websocket.CloseInvalidFramePayloadData, err)
 	}
