@@ -104,6 +104,24 @@ func originOf(o wire.Origin) Origin {
 	return Server
 }
 
+// ownOrigin is originOf for a result that this side may have found itself.
+func ownOrigin(o wire.Origin) Origin {
+	if o == wire.Origin_ORIGIN_UNSPECIFIED {
+		return Local
+	}
+	return originOf(o)
+}
+
+func (o Origin) wire() wire.Origin {
+	switch o {
+	case Server:
+		return wire.Origin_ORIGIN_SERVER
+	case Peer:
+		return wire.Origin_ORIGIN_PEER
+	}
+	return wire.Origin_ORIGIN_UNSPECIFIED
+}
+
 // An Error is how every failure of this package is reported. It unwraps to its
 // Code and, if something on this machine was the reason, to that too: both
 // errors.Is(err, dian.ErrFileNotFound) and errors.Is(err, fs.ErrNotExist) hold.

@@ -150,10 +150,10 @@ func (f *File) saveAs(dest string) (string, error) {
 		return "", err
 	}
 	if path, err = moveNumbered(to, temp, to, name); err != nil {
-		to.remove(temp)
+		to.Remove(temp)
 		return "", err
 	}
-	source.remove(f.name) // the copy is on the disk
+	source.Remove(f.name) // the copy is on the disk
 	return path, nil
 }
 
@@ -169,7 +169,7 @@ func moveNumbered(from *place, old string, to *place, name string) (string, erro
 		if err != nil {
 			return "", err
 		}
-		if err := to.syncDir(); err != nil {
+		if err := to.SyncDir(); err != nil {
 			return "", errors.Join(writeError("flush folder", err), moveBetween(to, free, from, old))
 		}
 		return filepath.Join(to.path, free), nil
@@ -205,8 +205,18 @@ func copyInto(from *place, old string, to *place) (name string, err error) {
 	}
 	err = errors.Join(err, target.Close())
 	if err != nil {
-		to.remove(name)
+		to.Remove(name)
 		return "", writeError("copy", err)
 	}
 	return name, nil
+}
+
+// KeptName returns the name on the disk of a kept file, "" if there is none.
+func (b *Inbox) KeptName(key Key) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.entries[key]; e != nil && e.state == Have {
+		return e.stem + ".file"
+	}
+	return ""
 }

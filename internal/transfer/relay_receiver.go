@@ -42,7 +42,7 @@ func (r *Relay) answered(now time.Time, e RelayAnswered) error {
 // position takes over what the receiver says to have, after its answer or
 // Standing. Only with a running down-lane it may be older than what we know.
 func (r *Relay) position(now time.Time, offset int64) {
-	r.asking = false
+	r.asking, r.back = false, false
 	if r.down && offset < r.confirmed {
 		offset = r.confirmed
 	}
@@ -219,10 +219,13 @@ func (r *Relay) receiverUp(now time.Time) {
 		if r.withdrawn {
 			r.do(RelaySendCancel)
 		}
+	case r.state == RelayOffered && r.cancelling && !r.cfg.Inlined:
+		r.do(RelaySendCancel)
 	case r.state == RelayOffered && !(r.cfg.Inlined && r.passed):
 		r.pass()
 	default:
 		r.query()
+		r.back = true
 	}
 }
 

@@ -14,7 +14,7 @@ func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
 	var err error
 	switch e := event.(type) {
 	case RelayOfferArrived:
-		r.offered()
+		r.offered(e.Resent)
 	case RelayFinish:
 		r.finished(e)
 	case RelayCancel:
@@ -37,7 +37,7 @@ func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
 	case RelayReceiverUp:
 		r.receiverUp(now)
 	case RelayReceiverDown:
-		r.receiver, r.queried, r.polled, r.syncAt = false, false, false, 0
+		r.receiver, r.queried, r.polled, r.back, r.syncAt = false, false, false, false, 0
 	case RelayUpJoined:
 		r.laneUp(now)
 	case RelayUpEnded:
@@ -126,13 +126,20 @@ func (r *Relay) withdraw() {
 	}
 }
 
-// whole reports whether the receiver was sent, or has, all there is: from here on
-// its verdict decides.
+// whole reports whether the receiver was sent, or may have, all there is: then its
+// verdict decides. Of an offer that was made before, perhaps to a server that has
+// forgotten it, nobody else knows.
 func (r *Relay) whole() bool {
+	if r.state == RelayOffered && r.before {
+		return true
+	}
 	return r.asking || r.finishSent || r.cfg.Inlined || r.state != RelayOffered && r.relayed == r.cfg.Size
 }
 
-func (r *Relay) offered() {
+func (r *Relay) offered(resent bool) {
+	if !r.begun {
+		r.begun, r.before = true, resent
+	}
 	switch {
 	case r.state.Ended():
 		r.acked = false

@@ -310,4 +310,5 @@ type SenderAction struct {
 	Offset   int64
 	Length   int64
 	Transfer string
+	Resent   bool // of an offer: it may have been offered before
 }

@@ -53,9 +53,9 @@ func (s *Sender) Wake() (time.Time, bool) {
 		} else {
 			d, _ := s.deadline()
 			sooner(d)
+			sooner(s.stallAt()) // a cancel ends the lane, or lets it end
 		}
 		sooner(s.next)
-		sooner(s.stallAt())
 		sooner(s.finalAt)
 	}
 	return at, !at.IsZero()
@@ -90,7 +90,7 @@ func (s *Sender) tick(now time.Time) {
 			return
 		}
 	}
-	if due(s.stallAt(), now) && !s.cancelling {
+	if !s.cancelling && due(s.stallAt(), now) {
 		s.endLane()
 		s.shrink()
 		if s.state == SenderStreaming || s.state == SenderVerifying {
