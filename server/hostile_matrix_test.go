@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/dian-im/dian/internal/wire"
+	"github.com/dian-im/dian/internal/wiretest"
 )
 
 // A matrixRelay is a relay with two calm sessions, a transfer and a command between
@@ -45,10 +46,14 @@ func newMatrixRelay(t testing.TB) *matrixRelay {
 
 // snapshot is what the server knows, without what is mallory's own.
 func (m *matrixRelay) snapshot() string {
-	s := m.r.srv
+	return snapshotOf(m.r.srv, func(s *session) bool { return s.user != "mallory" }, func(k transferKey) bool { return k.source != "mallory" })
+}
+
+// snapshotOf is what the server knows of the victims' sessions and transfers.
+func snapshotOf(s *Server, ofSession func(*session) bool, ofTransfer func(transferKey) bool) string {
 	var lines []string
 	for _, sess := range s.all() {
-		if sess.user == "mallory" {
+		if !ofSession(sess) {
 			continue
 		}
 		sess.pending.mu.Lock()
@@ -61,16 +66,16 @@ func (m *matrixRelay) snapshot() string {
 	s.transfers.mu.Unlock()
 	for _, t := range all {
 		t.mu.Lock()
-		if t.key.source != "mallory" {
+		if ofTransfer(t.key) {
 			lines = append(lines, fmt.Sprintln("transfer", t.id, t.m.State(), t.m.At(), t.m.Confirmed(), t.m.Synced(), t.m.Relayed(), t.m.Acked(),
-				t.sender != nil, t.receiver != nil, t.ticket, t.upUntil, t.m.Receipt()))
+				t.sender != nil, t.receiver != nil, t.ticket, t.upUntil, t.m.Receipt(), t.up != nil, t.down != nil))
 		}
 		t.mu.Unlock()
 	}
 	s.presence.mu.RLock()
 	for at, watchers := range s.presence.named {
 		for w := range watchers {
-			if w.user != "mallory" {
+			if ofSession(w) {
 				lines = append(lines, fmt.Sprintln("watch", at, w.user))
 			}
 		}
@@ -197,18 +202,18 @@ func (m *matrixRelay) actor(role wire.Role, protocol string) *testPeer {
 }
 
 // live sends a frame in a live session and compares what follows with what has to.
-func (m *matrixRelay) live(t *testing.T, v variant, role wire.Role, protocol string, stopping bool) {
+func (m *matrixRelay) live(t *testing.T, v wiretest.Variant, role wire.Role, protocol string, stopping bool) {
 	t.Helper()
 	m.cells++
 	p := m.actor(role, protocol)
-	want := expectLive(v.kind, v.frame, role, m.token, stopping)
+	want := expectLive(v.Kind, v.Frame, role, m.token, stopping)
 	cell := fmt.Sprintf("%v, %v, %s, stopping %v", v, role, protocol, stopping)
 	before := m.snapshot()
 	if stopping {
 		m.stopping(true)
 		defer m.stopping(false)
 	}
-	p.send(v.copyOf())
+	p.send(v.Copy())
 	if want.status != stays {
 		m.ended(t, p, cell, want.status)
 		delete(m.actors, fmt.Sprint(role, protocol))
@@ -254,7 +259,7 @@ func (m *matrixRelay) live(t *testing.T, v variant, role wire.Role, protocol str
 }
 
 // arrives lets the calm bob take what mallory has sent to him, and sees who it is from.
-func (m *matrixRelay) arrives(t *testing.T, cell string, v variant) {
+func (m *matrixRelay) arrives(t *testing.T, cell string, v wiretest.Variant) {
 	t.Helper()
 	m.bob.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 	f, err := m.bob.read()
@@ -265,13 +270,13 @@ func (m *matrixRelay) arrives(t *testing.T, cell string, v variant) {
 	var source *wire.Peer
 	if c := f.GetCommand(); c != nil {
 		source = c.Source
-		if c.Ref == v.frame.GetCommand().GetRef() && c.Ref != 0 {
+		if c.Ref == v.Frame.GetCommand().GetRef() && c.Ref != 0 {
 			t.Errorf("%s: the ref came through", cell)
 		}
 		m.bob.send(ackFrame(&wire.CommandAck{Ref: c.Ref, Id: c.Id, Outcome: final}))
 	} else if o := f.GetOffer(); o != nil {
 		source = o.Source
-		if o.Transfer == v.frame.GetOffer().GetTransfer() || o.Ticket == v.frame.GetOffer().GetTicket() || o.Url == v.frame.GetOffer().GetUrl() {
+		if o.Transfer == v.Frame.GetOffer().GetTransfer() || o.Ticket == v.Frame.GetOffer().GetTicket() || o.Url == v.Frame.GetOffer().GetUrl() {
 			t.Errorf("%s: the sender's transfer, url or ticket came through", cell)
 		}
 		m.bob.send(&wire.Frame{Body: &wire.Frame_Answer{Answer: &wire.Answer{
@@ -331,17 +336,17 @@ func (m *matrixRelay) gone(t *testing.T, role wire.Role, protocol string) *testP
 // subprotocols: it is a legal step, a typed error or a close, and nothing else moves.
 func TestEveryFrameInEveryStateOfEveryRole(t *testing.T) { // cases 11, 12, 13, 15 and 36
 	m := newMatrixRelay(t)
-	all := variants(m.known())
-	aimed := slices.DeleteFunc(variants(m.aimed()), func(v variant) bool { return v.name == "empty" })
+	all := wiretest.Variants(m.known())
+	aimed := slices.DeleteFunc(wiretest.Variants(m.aimed()), func(v wiretest.Variant) bool { return v.Name == "empty" })
 	// Beside those, the largest inline content and a buffer that is too large.
 	inlined := func(n int) *wire.Frame {
 		return &wire.Frame{Body: &wire.Frame_Offer{Offer: &wire.Offer{SendId: wire.NewSendID(), Target: "nobody", Kind: 1, Size: int64(n), Inlined: true, Inline: make([]byte, n)}}}
 	}
-	all = append(all, variant{"Offer", "with the largest inline content", inlined(65536)}, variant{"Offer", "with inline content too large", inlined(65537)},
-		variant{"Offer", "of a buffer too large", &wire.Frame{Body: &wire.Frame_Offer{Offer: &wire.Offer{SendId: wire.NewSendID(), Target: "nobody", Kind: 1, Size: 104857601}}}})
+	all = append(all, wiretest.Variant{Kind: "Offer", Name: "with the largest inline content", Frame: inlined(65536)}, wiretest.Variant{Kind: "Offer", Name: "with inline content too large", Frame: inlined(65537)},
+		wiretest.Variant{Kind: "Offer", Name: "of a buffer too large", Frame: &wire.Frame{Body: &wire.Frame_Offer{Offer: &wire.Offer{SendId: wire.NewSendID(), Target: "nobody", Kind: 1, Size: 104857601}}}})
 	protocols := []string{wire.ProtoSubprotocol, wire.JSONSubprotocol}
 	roles := []wire.Role{wire.Role_ROLE_LISTEN, wire.Role_ROLE_SEND}
-	brief := func(v variant) bool { return !strings.Contains(v.name, "=") }
+	brief := func(v wiretest.Variant) bool { return !v.Odd() }
 
 	t.Run("live", func(t *testing.T) {
 		for _, protocol := range protocols {
@@ -369,7 +374,7 @@ func TestEveryFrameInEveryStateOfEveryRole(t *testing.T) { // cases 11, 12, 13, 
 	t.Run("before Hello", func(t *testing.T) {
 		for _, protocol := range protocols {
 			for _, v := range append(all[:len(all):len(all)], aimed...) {
-				if v.kind == "Hello" || brief(v) {
+				if v.Kind == "Hello" || brief(v) {
 					m.early(t, v, protocol)
 				}
 			}
@@ -388,7 +393,7 @@ func TestEveryFrameInEveryStateOfEveryRole(t *testing.T) { // cases 11, 12, 13, 
 				if f := p.next(); f.GetLineOff() == nil {
 					t.Fatalf("got %v, want LineOff", f)
 				}
-				p.send(v.copyOf())
+				p.send(v.Copy())
 				cell := fmt.Sprintf("%v, behind a refused Hello, %s", v, protocol)
 				m.ended(t, p, cell, websocket.ClosePolicyViolation)
 				m.unchanged(t, cell, before)
@@ -405,7 +410,7 @@ func TestEveryFrameInEveryStateOfEveryRole(t *testing.T) { // cases 11, 12, 13, 
 					m.cells++
 					before := m.snapshot()
 					p := m.gone(t, role, protocol)
-					p.send(v.copyOf())
+					p.send(v.Copy())
 					cell := fmt.Sprintf("%v, behind LineOff, %v, %s", v, role, protocol)
 					m.ended(t, p, cell, websocket.ClosePolicyViolation)
 					m.unchanged(t, cell, before)
@@ -421,18 +426,18 @@ func TestEveryFrameInEveryStateOfEveryRole(t *testing.T) { // cases 11, 12, 13, 
 }
 
 // early sends a frame before Hello.
-func (m *matrixRelay) early(t *testing.T, v variant, protocol string) {
+func (m *matrixRelay) early(t *testing.T, v wiretest.Variant, protocol string) {
 	t.Helper()
 	m.cells++
 	before := m.snapshot()
 	cell := fmt.Sprintf("%v, before Hello, %s", v, protocol)
 	p := m.r.dial(protocol)
-	p.send(v.copyOf())
+	p.send(v.Copy())
 	defer p.conn.Close()
 	p.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 	f, err := p.read()
-	switch broken := brokenRules(v.frame); {
-	case v.kind != "Hello" || tooLongForLogin(t, v.frame, p.json):
+	switch broken := brokenRules(v.Frame); {
+	case v.Kind != "Hello" || tooLongForLogin(t, v.Frame, p.json):
 		if !websocket.IsCloseError(err, websocket.ClosePolicyViolation, websocket.CloseMessageTooBig) {
 			t.Errorf("%s: got %v, %v; want close 1008", cell, f, err)
 		}
@@ -440,7 +445,7 @@ func (m *matrixRelay) early(t *testing.T, v variant, protocol string) {
 		if !slices.Contains(broken, wire.Code(f.GetLineOff().GetCode())) {
 			t.Errorf("%s: got %v, %v; want LineOff with one of %v", cell, f, err, broken)
 		}
-	case v.frame.GetHello().Token != m.token:
+	case v.Frame.GetHello().Token != m.token:
 		if wire.Code(f.GetLineOff().GetCode()) != wire.TokenMalformed {
 			t.Errorf("%s: got %v, %v; want LineOff(19)", cell, f, err)
 		}

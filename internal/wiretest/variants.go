@@ -1,4 +1,6 @@
-package server
+// Package wiretest makes frames of every kind and form, for tests of those who
+// receive them.
+package wiretest
 
 import (
 	"fmt"
@@ -11,20 +13,28 @@ import (
 	"github.com/dian-im/dian/internal/wire"
 )
 
-// A variant is a frame and what is odd about it.
-type variant struct {
-	kind, name string // "Offer", "size = -1"
-	frame      *wire.Frame
+// A Variant is a frame and what is odd about it.
+type Variant struct {
+	Kind, Name string // "Offer", "size = -1"
+	Frame      *wire.Frame
 }
 
-func (v variant) String() string { return v.kind + " " + v.name }
+func (v Variant) String() string { return v.Kind + " " + v.Name }
 
-// variants makes frames of every kind in session.proto: empty ones, plausible ones,
+// Odd reports whether one field has a value of its own, beside the three forms that
+// every kind has.
+func (v Variant) Odd() bool { return strings.Contains(v.Name, "=") }
+
+// Copy returns a frame that may be changed.
+func (v Variant) Copy() *wire.Frame { return proto.CloneOf(v.Frame) }
+
+// Variants makes frames of every kind in session.proto: empty ones, plausible ones,
 // the largest ones, ones with one text too long, and ones with one absurd number in
-// any field, nested ones too (cases 13 and 15). known is the frame's fields by their
-// names that have to be of this world.
-func variants(known map[string]any) []variant {
-	var list []variant
+// any field, nested ones too (cases 13 and 15). known has values for fields that
+// have to be of this world, by the field's name, "offset", or with its message's,
+// "Answer.offset".
+func Variants(known map[string]any) []Variant {
+	var list []Variant
 	body := new(wire.Frame).ProtoReflect().Descriptor().Oneofs().ByName("body").Fields()
 	for i := range body.Len() {
 		field := body.Get(i)
@@ -32,7 +42,7 @@ func variants(known map[string]any) []variant {
 		make := func(name string, change func(m protoreflect.Message)) {
 			f := new(wire.Frame)
 			change(f.ProtoReflect().Mutable(field).Message())
-			list = append(list, variant{kind, name, f})
+			list = append(list, Variant{kind, name, f})
 		}
 		plausible := func(m protoreflect.Message) { fill(m, known, 0) }
 		make("empty", func(protoreflect.Message) {})
@@ -206,6 +216,3 @@ func sameKind(f protoreflect.FieldDescriptor, value any) bool {
 	}
 	return false
 }
-
-// copyOf is needed because the server stamps what it gets.
-func (v variant) copyOf() *wire.Frame { return proto.CloneOf(v.frame) }
