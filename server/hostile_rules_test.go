@@ -23,7 +23,7 @@ func (b *breaches) size(n, limit int, code wire.Code) { b.when(n > limit, code) 
 // goodUser is a rough idea of §2: what the variants' names are tells it apart.
 func goodUser(s string) bool {
 	return s != "" && utf8.RuneCountInString(s) <= 128 && s != "." && s != ".." &&
-		!strings.ContainsAny(s, "\x00\u202e\u0301\r\n") && strings.TrimSpace(s) == s
+		!strings.ContainsAny(s, "\x00\u202e\u200b\u0301\r\n") && strings.TrimSpace(s) == s
 }
 
 func goodUUID(s string) bool {
