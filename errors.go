@@ -136,7 +136,8 @@ type Error struct {
 }
 
 // Error returns one line for people: `send file to "bob": 603: peer offline`.
-// What came from a peer is quoted, so it is fit for a terminal.
+// What came from a peer is quoted, and so is a local reason with a name in it that is
+// not all visible, so it is fit for a terminal.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
@@ -149,12 +150,12 @@ func (e *Error) Error() string {
 	b.WriteString(e.Code.Error())
 	switch {
 	case e.Detail != "" && e.Origin == Local:
-		b.WriteString(": " + e.Detail)
+		b.WriteString(": " + wire.Visible(e.Detail))
 	case e.Detail != "":
 		b.WriteString(": " + wire.Quote(e.Detail))
 	}
 	if e.cause != nil {
-		b.WriteString(": " + e.cause.Error())
+		b.WriteString(": " + wire.Visible(e.cause.Error()))
 	}
 	return b.String()
 }

@@ -226,7 +226,7 @@ func (x *outTransfer) openLane(a transfer.SenderAction) {
 	if a.Offset >= x3b.BlockSize && !x.prehashed {
 		// What the receiver has from before is hashed beside the sending.
 		x.prehashed = true
-		x.work(func() { x.fault(x.src.fill(x.ctx, a.Offset-a.Offset%x3b.BlockSize)) })
+		x.work(func() { x.fault(x.src.fill(x.ctx, a.Offset-a.Offset%x3b.BlockSize, false)) })
 	}
 	end := a.Offset + a.Length
 	var wrote atomic.Int64 // what this lane was handed
@@ -258,7 +258,7 @@ func (x *outTransfer) openLane(a transfer.SenderAction) {
 	x.work(func() {
 		defer over()
 		if a.Offset > 0 {
-			if err := x.src.check(); err != nil { // it may have changed meanwhile
+			if _, err := x.src.check(); err != nil { // it may have changed meanwhile
 				x.fault(err)
 				return
 			}

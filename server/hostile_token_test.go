@@ -294,7 +294,7 @@ func TestNothingSecretIsToldAnywhere(t *testing.T) { // cases 31 and 113
 	panicking = false
 	do("GET", "/metrics", alice, "")
 	r.stop()
-	logged := log.String()
+	logged := log.text()
 	if !strings.Contains(logged, "bug caught") || !strings.Contains(logged, "token refused") {
 		t.Errorf("the log does not tell of what happened: %.300s", logged)
 	}
@@ -310,22 +310,4 @@ func TestNothingSecretIsToldAnywhere(t *testing.T) { // cases 31 and 113
 	if at := strings.Index(said.String(), text); at >= 0 {
 		t.Errorf("an answer repeats a name or content: %s", said.String()[max(0, at-200):at+20])
 	}
-}
-
-// lockedBuffer is a buffer that several goroutines write to.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -252,7 +252,7 @@ func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello) (*ses
 func (s *Server) newSession(json bool, token claims, hello *wire.Hello) *session {
 	sess := &session{
 		srv: s, app: token.App, user: token.User, role: hello.Role,
-		instance: string(hello.Instance), json: json, entered: make(chan struct{}),
+		instance: string(hello.Instance), last: hello.LastEpoch, json: json, entered: make(chan struct{}),
 		peer: &wire.Peer{User: token.User, Instance: hello.Instance},
 	}
 	sess.claims.Store(&token)

@@ -28,6 +28,7 @@ type session struct {
 	role      wire.Role
 	instance  string // 16 raw bytes, or "" for a sender without a place
 	epoch     uint64
+	last      uint64 // of the client's session before, 0 if it is its first
 	json      bool
 	peer      *wire.Peer // app's user and instance as others see them
 

@@ -36,4 +36,5 @@ type Entry struct {
 	Name    string
 	Size    int64 // bytes
 	ModTime time.Time
+	Links   int // hard links to the file, 1 where that is not known
 }

@@ -24,7 +24,7 @@ func openPlace(path string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(path)
+	root, err := os.OpenRoot(asFolder(path))
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +32,24 @@ func openPlace(path string) (*place, error) {
 	if err != nil {
 		root.Close()
 		return nil, err
+	}
+	return &place{root: root, dir: dir, path: path}, nil
+}
+
+// placeIn is a place of its own for a folder that is open.
+func placeIn(open *os.Root) (*place, error) {
+	root, err := open.OpenRoot(".")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := root.Open(".")
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	path, err := filepath.Abs(open.Name())
+	if err != nil {
+		path = open.Name()
 	}
 	return &place{root: root, dir: dir, path: path}, nil
 }
@@ -47,7 +65,7 @@ func (p *place) Create(name string) (disk.File, error) {
 }
 
 func (p *place) Open(name string) (disk.File, error) {
-	f, err := p.root.OpenFile(name, os.O_RDWR, 0)
+	f, err := p.openFile(name, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +74,6 @@ func (p *place) Open(name string) (disk.File, error) {
 
 func (p *place) Rename(from, to string) error { return p.root.Rename(from, to) }
 func (p *place) Move(from, to string) error   { return moveBetween(p, from, p, to) }
-func (p *place) Remove(name string) error     { return p.root.Remove(name) }
 
 func (p *place) List() ([]disk.Entry, error) {
 	dir, err := p.root.Open(".") // a fresh one: reading p.dir would move its position
@@ -80,7 +97,7 @@ func (p *place) List() ([]disk.Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, disk.Entry{Name: e.Name(), Size: info.Size(), ModTime: info.ModTime()})
+		out = append(out, disk.Entry{Name: e.Name(), Size: info.Size(), ModTime: info.ModTime(), Links: linksOf(info)})
 	}
 	return out, nil
 }
@@ -119,7 +136,7 @@ func reserveAndRename(from *place, old string, to *place, new string) error {
 		return err
 	}
 	mine.Close()
-	if err := os.Rename(filepath.Join(from.path, old), filepath.Join(to.path, new)); err != nil {
+	if err := renameAt(from, old, to, new); err != nil {
 		to.Remove(new)
 		return err
 	}
@@ -128,15 +145,10 @@ func reserveAndRename(from *place, old string, to *place, new string) error {
 
 // linkAndRemove moves by a second link, which never replaces.
 func linkAndRemove(from *place, old string, to *place, new string) error {
-	var err error
-	if from == to {
-		err = from.root.Link(old, new)
-	} else {
-		err = os.Link(filepath.Join(from.path, old), filepath.Join(to.path, new))
-	}
+	err := linkAt(from, old, to, new)
 	switch {
 	case err == nil:
-		return from.root.Remove(old)
+		return from.Remove(old)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), isCrossDevice(err):
 		return err
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EINVAL):

@@ -154,7 +154,7 @@ func makeFolder(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	above, err := os.Open(parent)
+	above, err := os.Open(asFolder(parent))
 	if errors.Is(err, fs.ErrPermission) {
 		return nil // one may make names there and not read them
 	}

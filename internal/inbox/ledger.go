@@ -188,6 +188,7 @@ func damagedPayload(t time.Time) []byte {
 type ledgerContent struct {
 	entries map[Key]*entry
 	damaged time.Time
+	fresh   bool // there was no ledger
 }
 
 // apply reads one payload, and reports whether it made sense.
@@ -238,6 +239,7 @@ func loadLedger(d disk.Disk, now time.Time, warn func(msg string, args ...any)) 
 	c := &ledgerContent{entries: map[Key]*entry{}}
 	b, err := readAll(d, ledgerName, ledgerLimit)
 	if errors.Is(err, fs.ErrNotExist) {
+		c.fresh = true
 		return l, c, l.rewrite(c)
 	}
 	if err != nil {

@@ -93,14 +93,30 @@ func (b *Inbox) load() error {
 		return err
 	}
 	b.ledger, b.entries, b.damaged = ledger, content.entries, content.damaged
-	err = b.loadParts()
-	if err == nil { // so may be the names that an earlier process has made
+	files, err := ownFiles(d)
+	if err == nil && content.fresh && holdsFiles(files) {
+		// Somebody has removed the ledger: what it listed is not ours to judge.
+		b.damaged, content.damaged = b.options.Now(), b.options.Now()
+		err = ledger.rewrite(content)
+	}
+	if err == nil {
+		b.loadParts(files)
+		// What an earlier process has named may be in the page cache alone.
 		err = writeError("flush folder", d.SyncDir())
 	}
 	if err != nil {
 		ledger.close()
 	}
 	return err
+}
+
+func holdsFiles(files map[string]stemFiles) bool {
+	for _, have := range files {
+		if _, ok := have[".file"]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // loadInstance reads the instance's id, or makes one.
@@ -125,27 +141,26 @@ func (b *Inbox) loadInstance() error {
 }
 
 // loadParts finds the parts that can be gone on with.
-func (b *Inbox) loadParts() error {
-	files, err := ownFiles(b.disk)
-	if err != nil {
-		return err
-	}
+func (b *Inbox) loadParts(files map[string]stemFiles) {
 	kept := map[string]bool{}
 	for key, e := range b.entries {
 		if e.state != Have {
 			continue
 		}
 		kept[e.stem] = true
-		if _, here := files[e.stem][".file"]; !here && !e.notified {
+		file, here := files[e.stem][".file"]
+		switch {
+		case !here && !e.notified:
 			// The application has taken it away, so it was told.
 			e.notice()
 			b.log.Info("kept file is not here any more", "file", e.stem, "sendId", key.SendID)
+		case here && e.notified && file.Links > 1:
+			b.discard(file.Name) // it was saved, and our name for it not yet removed
 		}
 	}
 	for _, stem := range slices.Sorted(maps.Keys(files)) { // a simulator's seed has one outcome
 		b.loadPart(stem, files[stem], kept[stem])
 	}
-	return nil
 }
 
 // loadPart looks at the files of one stem: a part to go on with, or remains.
@@ -181,7 +196,7 @@ func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 	switch {
 	case best == nil, b.entries[best.key] != nil, other != nil && other.offset >= best.offset:
 		for _, suffix := range suffixes {
-			if e, here := have[suffix]; here && suffix != ".file" {
+			if e, here := have[suffix]; here && (suffix != ".file" || !kept && b.unconfirmed(e)) {
 				b.discard(e.Name)
 			}
 		}
@@ -191,6 +206,10 @@ func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 			b.log.Warn("file that was not kept stays", "file", stem, "error", err)
 			return
 		}
+	case hasFile:
+		// Stopped within a move that takes two steps. The part is whole, and could never
+		// be kept while its name is taken.
+		b.discard(file.Name)
 	}
 	if other != nil {
 		b.removePart(other.stem)
@@ -198,6 +217,13 @@ func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 	b.parts[best.key] = &storedPart{
 		stem: stem, size: best.info.Size, offset: best.offset, bytes: part.Size, at: have.latest(),
 	}
+}
+
+// unconfirmed reports whether a file that the ledger does not know was left by a crash
+// between rename and ledger: nobody was told of it, and it comes again. If the ledger
+// was damaged, or so full that it forgot, the file may be more than that.
+func (b *Inbox) unconfirmed(e disk.Entry) bool {
+	return !e.ModTime.Before(b.damaged) && len(b.entries) < mostEntries/2
 }
 
 func keyOf(r *record) Key {

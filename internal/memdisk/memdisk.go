@@ -164,7 +164,7 @@ func (d *Disk) List() ([]disk.Entry, error) {
 	var out []disk.Entry
 	for _, name := range slices.Sorted(maps.Keys(d.names)) {
 		n := d.names[name]
-		out = append(out, disk.Entry{Name: name, Size: int64(len(n.data)), ModTime: n.modTime})
+		out = append(out, disk.Entry{Name: name, Size: int64(len(n.data)), ModTime: n.modTime, Links: 1})
 	}
 	return out, nil
 }
@@ -219,7 +219,9 @@ func (f *file) write(w write) {
 func (f *file) Sync() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
-	f.node.flushed = slices.Clone(f.node.data)
+	for _, w := range f.node.writes {
+		f.node.flushed = w.apply(f.node.flushed)
+	}
 	f.node.writes = nil
 	return nil
 }
@@ -257,14 +259,37 @@ func (d *Disk) Flip(name string, at int64) {
 	}
 }
 
+// Drop is a flush of a file that fails as Linux's may: what was not on the disk yet
+// never gets there, reading still shows it, and the next flush succeeds (case 76).
+func (d *Disk) Drop(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := d.names[name]; n != nil {
+		n.writes = nil
+	}
+}
+
 // Durable returns a disk with what is flushed and nothing else: the least that any
 // loss of power leaves.
 func (d *Disk) Durable() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.found(d.flushed, func(n *node) []byte { return n.flushed })
+}
+
+// Written returns a disk with everything that was written, which is what a process
+// that was killed leaves.
+func (d *Disk) Written() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.found(d.names, func(n *node) []byte { return n.data })
+}
+
+// found returns a disk on which the names' files are, all of it flushed.
+func (d *Disk) found(names map[string]*node, data func(*node) []byte) *Disk {
 	after := New(d.now)
-	for name, n := range d.flushed {
-		found := &node{data: n.flushed, flushed: n.flushed, modTime: n.modTime}
+	for name, n := range names {
+		found := &node{data: slices.Clone(data(n)), flushed: slices.Clone(data(n)), modTime: n.modTime}
 		after.names[name], after.flushed[name] = found, found
 	}
 	return after

@@ -3,7 +3,6 @@ package sim
 import (
 	"encoding/json"
 	"flag"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,7 +107,7 @@ func TestSeededBugsAreFound(t *testing.T) {
 			if err == nil || what == nil {
 				t.Fatalf("6,000 seeds did not find it: %v\n%s", err, out[max(0, len(out)-2000):])
 			}
-			t.Log(fmt.Sprintf("%.160s", what))
+			t.Logf("%.160s", what)
 		})
 	}
 }

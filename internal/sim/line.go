@@ -17,6 +17,7 @@ type line struct {
 	end    client // the client's end
 	number int
 	life   int // of the server's process
+	born   int // in which life of the client
 
 	up, upThere bool         // the client, and the server, take it for alive
 	cut         bool         // nothing more gets through…
@@ -29,6 +30,7 @@ type line struct {
 type client interface {
 	name() string
 	living() bool
+	lives() int // which life it is in
 	lineUp(l *line)
 	lineDown(l *line)
 }
@@ -61,7 +63,7 @@ func (l *line) toClient(fn func()) {
 	}
 	l.last = at
 	l.w.at(at, func() {
-		if l.up && !(l.cut && at.After(l.cutAt)) && l.end.living() {
+		if l.up && !(l.cut && at.After(l.cutAt)) && l.end.living() && l.end.lives() == l.born {
 			fn()
 		}
 	})
@@ -86,6 +88,16 @@ func (l *line) breakOff() {
 	}
 	w.after(notice(), l.missedThere)
 	w.after(notice(), l.missed)
+}
+
+// breakLines cuts what a client's process that ends has open, or is opening.
+func (w *world) breakLines(c client) {
+	for _, l := range w.srv.lines {
+		if l.end == c && l.born == c.lives() {
+			l.up = false
+			l.breakOff()
+		}
+	}
 }
 
 func (l *line) missedThere() {
@@ -121,10 +133,10 @@ func (w *world) connect(c client, tries int, current func() bool) {
 			return
 		}
 		w.seq++
-		l := &line{w: w, end: c, number: w.seq, life: s.life, up: true, upThere: true}
+		l := &line{w: w, end: c, number: w.seq, life: s.life, born: c.lives(), up: true, upThere: true}
 		s.lines = append(s.lines, l)
 		w.at(w.now.Add(w.delay()), func() { // Hello arrives
-			if !s.alive || s.life != l.life || l.cut {
+			if !s.alive || s.life != l.life || l.cut || !current() {
 				l.up, l.upThere = false, false
 				w.after(w.delay(), func() {
 					if current() && c.living() {

@@ -7,6 +7,9 @@ import (
 	"github.com/dian-im/dian/internal/transfer"
 )
 
+// longThought is the longest that an application thinks about an offer.
+const longThought = 3 * time.Minute
+
 // A taskPlan is what the people at both ends will do about a task.
 type taskPlan struct {
 	begins  time.Duration // after the start
@@ -54,7 +57,7 @@ func (w *world) play() {
 		w.stuck()
 		return
 	}
-	w.run(w.now.Add(2*resumeWindow+2*idleSlack), nil)
+	w.run(w.now.Add(longThought+2*resumeWindow+2*idleSlack), nil)
 	w.check()
 }
 
@@ -93,7 +96,7 @@ func (w *world) planTask(t *outTask) {
 	case 3:
 		p.refuses = true
 	case 4:
-		p.thinks = 3 * time.Minute
+		p.thinks = longThought
 	}
 	w.plans[t.id] = p
 	w.after(p.begins, func() { w.begin(t) })

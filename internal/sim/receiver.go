@@ -61,24 +61,23 @@ type brokenDisk struct {
 
 // An inTask is one buffer or file that comes in.
 type inTask struct {
-	b       *receiver
-	sendID  string
-	m       *transfer.Receiver
-	id      string
-	ticket  int
-	offer   *offer // nil before an offer, or what the inbox remembers
-	part    *inbox.Part
-	lane    *downLane
-	wake    int
-	gone    bool
-	notices int // in this life
-	asked   bool
+	b      *receiver
+	sendID string
+	m      *transfer.Receiver
+	id     string
+	ticket int
+	offer  *offer // nil before an offer, or what the inbox remembers
+	part   *inbox.Part
+	lane   *downLane
+	wake   int
+	gone   bool
 }
 
 var errCrash = errors.New("the machine has stopped")
 
 func (b *receiver) name() string { return "bob" }
 func (b *receiver) living() bool { return b.alive && !b.dying }
+func (b *receiver) lives() int   { return b.life }
 
 // watch is what the disk asks before each change.
 func (b *receiver) watch(life int) func(op, name string) error {
@@ -201,11 +200,8 @@ func (b *receiver) stopped() {
 		w.counts.Kills++
 		w.history.killed()
 	}
-	if b.line != nil {
-		b.line.up = false
-		b.line.breakOff()
-		b.line = nil
-	}
+	w.breakLines(b)
+	b.line = nil
 	for _, t := range w.alice.tasks {
 		if x := b.all[t.id]; x != nil && x.lane != nil {
 			x.lane.breakOff()

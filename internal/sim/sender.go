@@ -52,6 +52,7 @@ type outTask struct {
 
 func (s *sender) name() string { return "alice" }
 func (s *sender) living() bool { return s.alive }
+func (s *sender) lives() int   { return s.life }
 
 func (s *sender) boot() {
 	s.alive = true
@@ -75,11 +76,8 @@ func (s *sender) connect() {
 func (s *sender) kill() {
 	s.w.note("alice is killed")
 	s.alive = false
-	if s.line != nil {
-		s.line.up = false
-		s.line.breakOff()
-		s.line = nil
-	}
+	s.w.breakLines(s)
+	s.line = nil
 	for _, t := range s.tasks {
 		if t.lane != nil {
 			t.lane.breakOff()

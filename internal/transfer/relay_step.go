@@ -102,11 +102,17 @@ func (r *Relay) query() {
 	r.do(RelaySendQuery)
 }
 
+// verifies reports whether the receiver has what it takes to verify the content. With
+// all bytes and no Finish it is the sender who is waited for.
+func (r *Relay) verifies() bool {
+	return r.state == RelayVerifying && (r.finishSent || r.cfg.Inlined)
+}
+
 // poll asks a receiver that verifies whether it is still there. Reading 100 GB
 // again takes longer than any window; as long as it answers it is waited for.
 func (r *Relay) poll(now time.Time) {
 	half := r.cfg.Window / 2
-	if r.state == RelayVerifying && r.receiver && !r.asking && now.Sub(r.progress) >= half && now.Sub(r.polls) >= half {
+	if r.verifies() && r.receiver && !r.asking && now.Sub(r.progress) >= half && now.Sub(r.polls) >= half {
 		r.query()
 		r.polled, r.polls = true, now
 	}
@@ -146,7 +152,7 @@ func (r *Relay) offered(resent bool) {
 		r.do(RelaySendVerdict)
 	case r.state == RelayOffered:
 		r.pass() // again, maybe: the receiver knows it by its id
-	case r.asking:
+	case r.asking, r.back: // what it has is not known: it is asked
 		r.reoffered = true
 	default:
 		r.doOffset(RelaySendAccepted, r.confirmed)

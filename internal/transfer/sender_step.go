@@ -74,7 +74,9 @@ func (s *Sender) offer(now time.Time) {
 	s.drop(SenderSendOffer)
 	s.out = append(s.out, SenderAction{Do: SenderSendOffer, Resent: s.cfg.Reused || s.known()})
 	s.asked++
-	s.asks = now
+	if !s.unanswered {
+		s.unanswered, s.asks = true, now
+	}
 }
 
 // known reports whether somebody may have got an offer of this task.
@@ -160,7 +162,7 @@ func (s *Sender) fail(now time.Time, r SenderResult) {
 func (s *Sender) forgotten(now time.Time) {
 	s.accepted = false
 	s.move(SenderOffered)
-	s.asks = now
+	s.unanswered, s.asks = false, now
 	if s.reasked++; s.reasked > askedMost {
 		s.withdraw(now, SenderFailed, SenderResult{Code: wire.ConnectionLost, Detail: "forgotten again and again"})
 		return
@@ -208,6 +210,7 @@ func (s *Sender) verdict(now time.Time, e SenderVerdict) {
 	if s.state.Ended() {
 		return
 	}
+	s.unanswered = false
 	if local && (r.Code == wire.PeerOffline || r.Code == wire.ServiceFault) {
 		s.offline(now, r)
 		return
