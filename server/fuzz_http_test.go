@@ -54,16 +54,17 @@ func (w *island) fill(text string) string {
 func (w *island) raw(method, path string, headers []string, body string) (*http.Response, string) {
 	s := w.r.socket()
 	s.conn.SetDeadline(time.Now().Add(5 * time.Second)) // a lane without end
-	text := method + " " + path + " HTTP/1.1\r\nHost: relay.example\r\nConnection: close\r\n"
+	var text strings.Builder
+	text.WriteString(method + " " + path + " HTTP/1.1\r\nHost: relay.example\r\nConnection: close\r\n")
 	if method != http.MethodGet && method != http.MethodHead {
-		text += "Content-Length: " + strconv.Itoa(len(body)) + "\r\n"
+		text.WriteString("Content-Length: " + strconv.Itoa(len(body)) + "\r\n")
 	}
 	for i := 0; i < len(headers); i += 2 {
 		if headers[i+1] != "" {
-			text += headers[i] + ": " + header(headers[i+1]) + "\r\n"
+			text.WriteString(headers[i] + ": " + header(headers[i+1]) + "\r\n")
 		}
 	}
-	s.write([]byte(text + "\r\n" + body))
+	s.write([]byte(text.String() + "\r\n" + body))
 	resp, err := s.answer(method)
 	if resp == nil {
 		w.t.Fatalf("no answer: %v", err)

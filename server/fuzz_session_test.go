@@ -29,14 +29,15 @@ func FuzzHandshake(f *testing.F) {
 			before := w.snapshot()
 			s := w.r.socket()
 			s.conn.SetDeadline(time.Now().Add(5 * time.Second))
-			text := "GET /v1/session HTTP/1.1\r\nHost: relay.example\r\n"
+			var text strings.Builder
+			text.WriteString("GET /v1/session HTTP/1.1\r\nHost: relay.example\r\n")
 			for name, value := range map[string]string{"Connection": connection, "Upgrade": upgrade, "Sec-WebSocket-Version": version, "Sec-WebSocket-Key": key,
 				"Sec-WebSocket-Protocol": protocol, "Origin": origin, "Sec-WebSocket-Extensions": extensions} {
 				if value = header(value); value != "" {
-					text += name + ": " + value + "\r\n"
+					text.WriteString(name + ": " + value + "\r\n")
 				}
 			}
-			s.write([]byte(text + "\r\n"))
+			s.write([]byte(text.String() + "\r\n"))
 			resp, err := s.answer(http.MethodGet)
 			if resp == nil {
 				t.Fatalf("no answer: %v", err)
@@ -52,7 +53,7 @@ func FuzzHandshake(f *testing.F) {
 			if trim(version) != "13" || err != nil || len(nonce) != 16 || !has(connection, "upgrade") || !has(upgrade, "websocket") ||
 				!strings.Contains(protocol, resp.Header.Get("Sec-WebSocket-Protocol")) || resp.Header.Get("Sec-WebSocket-Protocol") == "" ||
 				resp.Header.Get("Sec-WebSocket-Extensions") != "" || trim(origin) != "" && !strings.EqualFold(trim(origin), "http://relay.example") && !strings.EqualFold(trim(origin), "https://relay.example") {
-				t.Errorf("%q was let in: %v", text, resp.Header)
+				t.Errorf("%q was let in: %v", text.String(), resp.Header)
 			}
 			w.heard("fuzz", before, w.mallory())
 		})

@@ -251,11 +251,12 @@ func TestTokensCountOnlyInTheirPlace(t *testing.T) { // case 31
 		"in the path's user information": {"/v1/users", []string{"Authorization", "Basic OnBhc3N3b3Jk"}, wire.NotLoggedIn},
 	} {
 		s := r.socket()
-		text := "GET " + c.path + " HTTP/1.1\r\nHost: relay.example\r\nConnection: close\r\n"
+		var text strings.Builder
+		text.WriteString("GET " + c.path + " HTTP/1.1\r\nHost: relay.example\r\nConnection: close\r\n")
 		for i := 0; i < len(c.headers); i += 2 {
-			text += c.headers[i] + ": " + c.headers[i+1] + "\r\n"
+			text.WriteString(c.headers[i] + ": " + c.headers[i+1] + "\r\n")
 		}
-		s.write([]byte(text + "\r\n"))
+		s.write([]byte(text.String() + "\r\n"))
 		resp, err := s.answer(http.MethodGet)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

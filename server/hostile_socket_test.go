@@ -77,11 +77,12 @@ func upgradeRequest(protocol string, changes ...string) []byte {
 			list[at] = header{name, value}
 		}
 	}
-	text := "GET " + socketURL + " HTTP/1.1\r\n"
+	var text strings.Builder
+	text.WriteString("GET " + socketURL + " HTTP/1.1\r\n")
 	for _, h := range list {
-		text += h.name + ": " + h.value + "\r\n"
+		text.WriteString(h.name + ": " + h.value + "\r\n")
 	}
-	return []byte(text + "\r\n")
+	return []byte(text.String() + "\r\n")
 }
 
 // answer reads the answer to a request of this method; an error if there is none.
