@@ -72,8 +72,11 @@ func TestExampleInTheDocumentationLoads(t *testing.T) {
 		for field := range typ.Fields() {
 			name := prefix + field.Tag.Get("yaml")
 			switch ft := field.Type; {
-			case ft == reflect.TypeFor[tlsFile]():
+			case ft == reflect.TypeFor[tlsFile]() || ft == reflect.TypeFor[auditFile]():
 				names(ft, name+".", env)
+				continue
+			case ft == reflect.TypeFor[adminFile](): // inline
+				names(ft, prefix, env)
 				continue
 			case ft == reflect.TypeFor[[]appFile]() || ft == reflect.TypeFor[[]keyFile]():
 				names(ft.Elem(), "", false)

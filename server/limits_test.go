@@ -86,7 +86,7 @@ func TestRefsAreNeverUsedAgain(t *testing.T) {
 	for range 3 { // fill, empty, shrink
 		var refs []uint64
 		for {
-			ref, code := p.add(pendingCommand{from: postedCommand(nil), id: "x"})
+			ref, code := p.add(pendingCommand{from: &postedCommand{}, id: "x"})
 			if code != wire.OK {
 				break
 			}

@@ -110,7 +110,7 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 	setUserTimeout(rawConn(conn.NetConn()))
 	started := s.start("session", func() {
 		defer s.connections.Add(-1)
-		s.serveConn(conn, protocol == wire.JSONSubprotocol, sync.OnceFunc(free))
+		s.serveConn(conn, protocol == wire.JSONSubprotocol, peerAddr(r), sync.OnceFunc(free))
 	})
 	if !started {
 		s.connections.Add(-1)
@@ -164,7 +164,7 @@ func rawConn(conn net.Conn) net.Conn {
 // serveConn logs a connection in and carries its session to the end. The login
 // has a goroutine of its own, because the stack that signatures need would stay
 // with the session's: 4 KiB of an idle session.
-func (s *Server) serveConn(conn *websocket.Conn, json bool, loginOver func()) {
+func (s *Server) serveConn(conn *websocket.Conn, json bool, address string, loginOver func()) {
 	defer loginOver()
 	defer conn.Close()
 	if !s.logins.add(conn) {
@@ -176,7 +176,7 @@ func (s *Server) serveConn(conn *websocket.Conn, json bool, loginOver func()) {
 	over := make(chan struct{})
 	if !s.start("login", func() {
 		defer close(over)
-		sess = s.admit(conn, json)
+		sess = s.admit(conn, json, address)
 	}) {
 		return
 	}
@@ -191,7 +191,7 @@ func (s *Server) serveConn(conn *websocket.Conn, json bool, loginOver func()) {
 // admit makes a live session of a connection, or refuses it. Before Welcome a
 // client gets a fixed budget: one message of 16 KiB within LoginWait, and nothing
 // but Hello counts (cases 10 and 11).
-func (s *Server) admit(conn *websocket.Conn, json bool) *session {
+func (s *Server) admit(conn *websocket.Conn, json bool, address string) *session {
 	f, err := link.ReadFirst(conn, json, wire.LoginBytes, s.cfg.LoginWait)
 	hello := f.GetHello()
 	if err != nil || hello == nil {
@@ -199,8 +199,10 @@ func (s *Server) admit(conn *websocket.Conn, json bool) *session {
 		link.Refuse(conn, json, nil, websocket.ClosePolicyViolation)
 		return nil
 	}
-	sess, refusal := s.login(conn, json, hello)
+	who := claims{address: address}
+	sess, refusal := s.login(conn, json, hello, &who)
 	if refusal != nil {
+		s.audit.refusedLogin(who, "session", refusal.Code)
 		s.metrics.logins.WithLabelValues(codeLabel(refusal.Code)).Inc()
 		link.Refuse(conn, json, lineOff(refusal.Code, refusal.Detail), websocket.ClosePolicyViolation)
 		return nil
@@ -209,8 +211,9 @@ func (s *Server) admit(conn *websocket.Conn, json bool) *session {
 	return sess
 }
 
-// login makes a live session of a Hello, or says why not.
-func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello) (*session, *wire.Error) {
+// login makes a live session of a Hello, or says why not. who has the client's
+// address, and then what a good token says.
+func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello, who *claims) (*session, *wire.Error) {
 	if err := wire.CheckHello(hello); err != nil {
 		return nil, asRefusal(err)
 	}
@@ -221,6 +224,8 @@ func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello) (*ses
 	if refusal != nil {
 		return nil, refusal
 	}
+	token.address = who.address
+	*who = token
 	if s.stopping() {
 		return nil, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
 	}
@@ -245,7 +250,7 @@ func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello) (*ses
 		sess.stop()
 		return nil, refusal
 	}
-	sess.distrust() // a Reload may have come since the token was looked at
+	sess.distrust() // the token may have been revoked since it was looked at
 	return sess, nil
 }
 
@@ -254,9 +259,10 @@ func (s *Server) newSession(json bool, token claims, hello *wire.Hello) *session
 		srv: s, app: token.App, user: token.User, role: hello.Role,
 		instance: string(hello.Instance), last: hello.LastEpoch, json: json, entered: make(chan struct{}),
 		peer: &wire.Peer{User: token.User, Instance: hello.Instance},
+		id:   s.moments, since: time.Now(), address: token.address,
 	}
 	sess.claims.Store(&token)
-	sess.pending.wait, sess.pending.expired = s.cfg.CommandWait, s.commandExpired
+	sess.pending.wait, sess.pending.expired = s.cfg.CommandWait, sess.commandExpired
 	sess.expiry = time.AfterFunc(time.Duration(1<<63-1), sess.watchToken)
 	last := hello.LastEpoch
 	if older := s.dir.get(sess.app, sess.user); older != nil {
@@ -317,6 +323,7 @@ func (s *Server) enter(sess *session) *wire.Error {
 			s.presence.changed(sess.app, sess.user)
 		}
 	}
+	s.audit.login(sess)
 	s.transfers.sessionUp(sess)
 	sess.watchToken()
 	return nil

@@ -163,7 +163,13 @@ func (s *Server) authenticate(r *http.Request) (claims, *wire.Error) {
 	if len(r.Header.Values("Authorization")) != 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return claims{}, &wire.Error{Code: wire.NotLoggedIn, Detail: "a token is needed: Authorization: Bearer"}
 	}
-	return s.keys.verify(token, time.Now())
+	address := peerAddr(r)
+	c, refusal := s.keys.verify(token, time.Now())
+	if refusal != nil {
+		s.audit.refusedLogin(claims{address: address}, "request", refusal.Code)
+	}
+	c.address = address
+	return c, refusal
 }
 
 func writeText(w http.ResponseWriter, text string) {
@@ -201,6 +207,7 @@ func (s *Server) serveCommand(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c.Data, refusal = readCommand(w, r); refusal != nil {
+		s.audit.refusedCommand(by, viaPost, c, refusal)
 		writeProblem(w, refusal.Code, refusal.Detail)
 		return
 	}

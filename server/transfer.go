@@ -88,6 +88,7 @@ type transfer struct {
 	changed  chan struct{} // closed and dropped at the next change; nil if nobody waits
 	upUntil  time.Time     // when the sender's token ends
 	dnToken  claims        // the receiver's last token; its lanes live as long
+	trail    trail
 }
 
 func newTransfers(s *Server) *transfers {
@@ -119,6 +120,7 @@ func (ts *transfers) close() {
 	for _, t := range all {
 		t.mu.Lock()
 		t.stopping = true
+		t.auditStopLocked()
 		t.endUpLocked(laneStopping)
 		t.endDownLocked(laneStopping)
 		t.wakeLocked()
@@ -142,7 +144,8 @@ func (ts *transfers) idle() bool {
 	})
 }
 
-// distrust ends the lanes whose token's key does not count any more.
+// distrust ends the lanes whose token does not count any more, and wakes the requests
+// that wait so that they look at theirs.
 func (ts *transfers) distrust() {
 	ts.mu.Lock()
 	open := members(ts.open, nil)
@@ -163,6 +166,7 @@ func (t *transfer) distrustLocked() {
 		t.ticket = ""
 		t.endDownLocked(laneRevoked)
 	}
+	t.wakeLocked()
 }
 
 // enter counts a request that is served as a lane; false means that the server
@@ -294,6 +298,10 @@ func (ts *transfers) add(what *transferID, m *relay.Relay, instead *transfer) (*
 		peer:   &wire.Peer{User: what.Target, Instance: []byte(what.Instance)},
 		origin: &wire.Peer{User: what.Source},
 		ticket: rand.Text(),
+		trail:  trail{begun: time.Now(), via: viaSession},
+	}
+	if what.HTTP {
+		t.trail.via = viaTus
 	}
 	cfg := &ts.srv.cfg
 	if !ts.sending.take(sender, cfg.MaxTransfersPerUser, cfg.MaxTransfers) {
