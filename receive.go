@@ -21,6 +21,7 @@ import (
 
 const (
 	receiveMost   = 4096 // transfers that are known at a time; more are refused (602)
+	untoldMost    = 4096 // transfers of which the application is still to be told; others wait
 	inlineKeeping = 64   // contents of offers that are written at a time, so that they share their flushes
 	knownNames    = 4096 // ids of transfers that are not open, for a late cancel
 	idleSlack     = 30 * time.Second
@@ -36,7 +37,8 @@ type incoming struct {
 	stop   context.CancelFunc
 	slots  *budget // transfers at a time
 	inline *budget // contents of offers at a time
-	memory *budget // bytes of buffers
+	memory *budget // bytes of buffers, until the application has them
+	untold *budget // callbacks: a slow application slows its senders
 
 	gate    sync.Mutex     // guards what follows; nothing else is locked below it
 	shut    bool           // close waits for running
@@ -67,6 +69,7 @@ func newIncoming(c *Client) (*incoming, error) {
 		slots:  &budget{free: int64(c.opts.parallelReceive)},
 		inline: &budget{free: inlineKeeping},
 		memory: &budget{free: bufferBudget},
+		untold: &budget{free: untoldMost},
 		all:    map[inbox.Key]*inTransfer{}, byTransfer: map[string]*inTransfer{},
 		verdicts: newVerdicts(), kept: map[inbox.Key]*Offer{}, names: map[string]inbox.Key{},
 	}
@@ -302,7 +305,7 @@ func (in *incoming) lineUp(*wire.Welcome) {
 	in.mu.Unlock()
 	if first {
 		for _, f := range in.box.Unnotified() {
-			in.notifyFile(f)
+			in.notifyFile(f, func() {})
 		}
 	}
 }
@@ -320,12 +323,15 @@ func (in *incoming) line(up bool, e transfer.ReceiverEvent) {
 }
 
 // notifyFile tells the application of a kept file, and then notes that it was told.
-func (in *incoming) notifyFile(f *inbox.File) {
+// over is called in any case, when nothing is left to be told.
+func (in *incoming) notifyFile(f *inbox.File, over func()) {
 	told := in.c.opts.handler.NotifyFileData
 	if told == nil {
+		over()
 		return // whoever sets one finds it at the next start
 	}
 	in.c.notify(func() {
+		defer over()
 		told(fileData(f))
 		if err := f.Notified(); err != nil {
 			in.c.opts.log.Info("file will be notified again", "sendID", f.Key.SendID, "err", err)

@@ -13,7 +13,7 @@ import (
 // prepare waits for the transfer's turn and finds a place for its bytes.
 func (x *inTransfer) prepare() {
 	x.in.work(func() {
-		release, ok := x.turn()
+		release, untold, ok := x.turn()
 		if !ok {
 			return
 		}
@@ -25,12 +25,13 @@ func (x *inTransfer) prepare() {
 		x.box.post(true, func() {
 			if x.gone || x.m.State() != transfer.ReceiverPreparing {
 				release()
+				untold()
 				if s != nil {
 					s.Drop() // it was cancelled meanwhile
 				}
 				return
 			}
-			x.release = release
+			x.release, x.untold = release, untold
 			if err != nil {
 				x.broke(err)
 				return
@@ -45,24 +46,40 @@ func (x *inTransfer) prepare() {
 	})
 }
 
-// turn waits for a place among those that are received at the same time.
-func (x *inTransfer) turn() (release func(), ok bool) {
-	places := x.in.slots
+// turn waits for a place among those that are received at the same time, which is
+// free again at the transfer's end, and for one among those that the application is
+// to be told of, which is free when that has been done: nobody can send more than a
+// slow application takes.
+func (x *inTransfer) turn() (release, untold func(), ok bool) {
+	places, n := x.in.slots, int64(0)
 	if x.frame.Inlined {
 		places = x.in.inline
 	}
-	if !places.take(x.ctx, 1) {
-		return nil, false
+	if x.offer.Kind == Buffer && x.offer.into == nil {
+		n = x.frame.Size
 	}
-	if x.offer.Kind != Buffer || x.offer.into != nil {
-		return func() { places.give(1) }, true
+	if !x.in.untold.take(x.ctx, 1) {
+		return nil, nil, false
 	}
-	n := x.frame.Size
 	if !x.in.memory.take(x.ctx, n) {
-		places.give(1)
-		return nil, false
+		x.in.untold.give(1)
+		return nil, nil, false
 	}
-	return func() { places.give(1); x.in.memory.give(n) }, true
+	untold = func() { x.in.memory.give(n); x.in.untold.give(1) }
+	if !places.take(x.ctx, 1) {
+		untold()
+		return nil, nil, false
+	}
+	return func() { places.give(1) }, untold, true
+}
+
+// telling hands over what has to be called when the application has been told.
+func (x *inTransfer) telling() (over func()) {
+	over, x.untold = x.untold, nil
+	if over == nil {
+		return func() {}
+	}
+	return over
 }
 
 // place opens the store of content that comes by lanes.
@@ -202,7 +219,7 @@ func (x *inTransfer) keep(digest *wire.Digest, v *transfer.ReceiverVerdict) erro
 			f.Notified()
 		}
 	}
-	in.notifyFile(f)
+	in.notifyFile(f, x.telling())
 	o.finish()
 	return nil
 }
@@ -214,7 +231,8 @@ func (x *inTransfer) tellBuffer(data []byte) {
 	}
 	if h := x.in.c.opts.handler.NotifyBufferData; h != nil {
 		d := BufferData{Source: o.Source, SendID: o.SendID, Name: o.Name, Type: o.Type, Data: data, Meta: o.Meta}
-		x.in.c.notify(func() { h(d) })
+		over := x.telling()
+		x.in.c.notify(func() { defer over(); h(d) })
 	}
 	o.finish()
 }
@@ -225,11 +243,13 @@ func (x *inTransfer) tellHanded() {
 	switch {
 	case o.Kind == Buffer && h.NotifyBufferData != nil:
 		d := BufferData{Source: o.Source, SendID: o.SendID, Name: o.Name, Type: o.Type, Meta: o.Meta}
-		x.in.c.notify(func() { h.NotifyBufferData(d) })
+		over := x.telling()
+		x.in.c.notify(func() { defer over(); h.NotifyBufferData(d) })
 	case o.Kind == File && h.NotifyFileData != nil:
 		d := FileData{Source: o.Source, SendID: o.SendID, Name: o.Name, SafeName: o.SafeName, Type: o.Type,
 			Size: o.Size, Meta: o.Meta, Receipt: Handed}
-		x.in.c.notify(func() { h.NotifyFileData(d) })
+		over := x.telling()
+		x.in.c.notify(func() { defer over(); h.NotifyFileData(d) })
 	}
 	o.finish()
 }
@@ -283,10 +303,12 @@ func (x *inTransfer) leave() {
 	x.in.kept[x.key] = x.offer
 }
 
-// free gives the transfer's place to the next one.
+// free gives the transfer's place to the next one, and the other one too if the
+// application is not told of anything.
 func (x *inTransfer) free() {
 	if x.release != nil {
 		x.release()
 		x.release = nil
 	}
+	x.telling()()
 }

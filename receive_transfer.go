@@ -31,8 +31,9 @@ type inTransfer struct {
 	gone    bool // forgotten: what still comes belongs to another one
 	frame   *wire.Offer
 	offer   *Offer
-	content store // nil before Ready, and for content inside the offer
-	release func()
+	content store    // nil before Ready, and for content inside the offer
+	release func()   // nil without a place
+	untold  func()   // nil if nothing is to be told, or it is under way
 	lane    *downRun // the present one, or nil
 	last    *downRun // the one that may still be writing
 	etag    string
@@ -171,7 +172,16 @@ func (x *inTransfer) do(a transfer.ReceiverAction) {
 	case transfer.ReceiverNotifyCancel:
 		if h := in.c.opts.handler.NotifyCancelSend; h != nil {
 			n := CancelNotice{SendID: x.key.SendID, Source: x.key.Source, Kind: x.offer.Kind}
-			in.c.notify(func() { h(n) })
+			over := x.untold
+			if x.untold = nil; over == nil && in.untold.take(in.ctx, 1) {
+				over = func() { in.untold.give(1) }
+			}
+			in.c.notify(func() {
+				h(n)
+				if over != nil {
+					over()
+				}
+			})
 		}
 	case transfer.ReceiverForget:
 		in.forget(x)

@@ -22,6 +22,8 @@ type tokens struct {
 	token   string
 	ends    time.Time      // of token, as the server said; zero: not known
 	updates []*tokenUpdate // sent and not answered, in order
+	notice  time.Time      // what the application is about to be told; zero: nothing
+	renews  bool           // the source is being asked because of TokenWillExpire
 	off     *Error
 }
 
@@ -183,16 +185,23 @@ func (t *tokens) updated(a *wire.TokenUpdated) {
 // willExpire renews the token, or tells the application to.
 func (t *tokens) willExpire(w *wire.TokenWillExpire) {
 	ends := time.UnixMilli(w.GetTokenExpiresMs())
-	tell := func() {
-		if h := t.c.opts.handler.NotifyTokenWillExpire; h != nil {
-			t.c.notify(func() { h(ends) })
-		}
-	}
 	if t.c.opts.tokenSource == nil {
-		tell()
+		t.tell(ends)
+		return
+	}
+	t.mu.Lock()
+	renews := t.renews
+	t.renews = true
+	t.mu.Unlock()
+	if renews { // what comes of that is new enough
 		return
 	}
 	t.c.go_(func() {
+		defer func() {
+			t.mu.Lock()
+			t.renews = false
+			t.mu.Unlock()
+		}()
 		ctx, cancel := context.WithTimeout(t.c.ctx, renewTime)
 		defer cancel()
 		token, err := t.ask(ctx)
@@ -201,8 +210,31 @@ func (t *tokens) willExpire(w *wire.TokenWillExpire) {
 		}
 		if err != nil && t.c.ctx.Err() == nil {
 			t.c.opts.log.Warn("token not renewed", "code", uint32(CodeOf(err)))
-			tell()
+			t.tell(ends)
 		}
+	})
+}
+
+// tell queues NotifyTokenWillExpire. While one is queued it only takes the later
+// word: a server that repeats itself must not fill the queue.
+func (t *tokens) tell(ends time.Time) {
+	h := t.c.opts.handler.NotifyTokenWillExpire
+	if h == nil {
+		return
+	}
+	t.mu.Lock()
+	queued := !t.notice.IsZero()
+	t.notice = ends
+	t.mu.Unlock()
+	if queued {
+		return
+	}
+	t.c.notify(func() {
+		t.mu.Lock()
+		ends := t.notice
+		t.notice = time.Time{}
+		t.mu.Unlock()
+		h(ends)
 	})
 }
 

@@ -111,7 +111,14 @@ func good(changes object) object {
 	return c
 }
 
-func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
+// A tokenCase is a token, and the code that it gets at authNow.
+type tokenCase struct {
+	name, token string
+	want        wire.Code
+}
+
+// tokenCases is the table of tokens (cases 20 to 28 and 40).
+func tokenCases(t testing.TB) []tokenCase {
 	k := makeAuthKeys()
 	der, err := x509.MarshalPKIXPublicKey(&k.rsa.PublicKey)
 	if err != nil {
@@ -122,10 +129,13 @@ func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
 	unsigned := func(alg string) string { return segment(object{"alg": alg}) + "." + segment(good(nil)) + "." }
 	at := func(d time.Duration) float64 { return float64(authNow.Add(d).UnixMilli()) / 1e3 }
 	ten := []string{"u*"}
-	tests := []struct {
-		name, token string
-		want        wire.Code
-	}{
+	sign := func(method jwt.SigningMethod, key any, alg, kid string) string {
+		return forge(method, key, object{"alg": alg, "kid": kid}, good(nil))
+	}
+	cut := func(token string, n int) string { return token[:len(token)-n] }
+	edGood := sign(jwt.SigningMethodEdDSA, k.edPrivate, "EdDSA", "ed")
+	rsaGood := sign(jwt.SigningMethodRS256, k.rsa, "RS256", "rsa")
+	return []tokenCase{
 		{"good", hs(h, good(nil)), 0},
 		{"good EdDSA", forge(jwt.SigningMethodEdDSA, k.edPrivate, object{"alg": "EdDSA", "kid": "ed"}, good(nil)), 0},
 		{"good RS256", forge(jwt.SigningMethodRS256, k.rsa, object{"alg": "RS256", "kid": "rsa"}, good(nil)), 0},
@@ -144,6 +154,33 @@ func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
 		{"PS256 with the RSA key", forge(jwt.SigningMethodPS256, k.rsa, object{"alg": "PS256", "kid": "rsa"}, good(nil)), 21},
 		{"RS256 for the Ed25519 key", forge(jwt.SigningMethodRS256, k.rsa, object{"alg": "RS256", "kid": "ed"}, good(nil)), 21},
 
+		{"alg NONE with a signature", hs(object{"alg": "NONE"}, good(nil)), 21},
+		{"alg null", hs(object{"alg": nil}, good(nil)), 21},
+		{"alg a list", hs(object{"alg": []string{"HS256"}}, good(nil)), 21},
+		{"alg twice, none last", hs(`{"alg":"HS256","alg":"none"}`, good(nil)), 21},
+		{"alg none, kid of the Ed25519 key", segment(object{"alg": "none", "kid": "ed"}) + "." + segment(good(nil)) + ".", 21},
+		{"HS384 with the secret", forge(jwt.SigningMethodHS384, []byte(clinicSecret), object{"alg": "HS384"}, good(nil)), 21},
+		{"EdDSA for the secret", forge(jwt.SigningMethodEdDSA, k.edPrivate, object{"alg": "EdDSA"}, good(nil)), 21},
+		{"RS256 for the secret", forge(jwt.SigningMethodRS256, k.rsa, object{"alg": "RS256"}, good(nil)), 21},
+		{"HS256 over an empty key", forge(jwt.SigningMethodHS256, []byte{}, h, good(nil)), 21},
+		{"HS256 over the RSA modulus", forge(jwt.SigningMethodHS256, k.rsa.N.Bytes(), object{"alg": "HS256", "kid": "rsa"}, good(nil)), 21},
+		{"ES256", segment(object{"alg": "ES256", "kid": "ed"}) + "." + segment(good(nil)) + "." + strings.Repeat("A", 86), 21},
+
+		// case 28: signatures of odd lengths
+		{"EdDSA cut by a character", cut(edGood, 1), 19}, // no base64 is that long
+		{"EdDSA cut", cut(edGood, 2), 21},
+		{"EdDSA cut in half", cut(edGood, 46), 21},
+		{"EdDSA and a byte more", edGood + "AA", 21},
+		{"EdDSA of zeros", cut(edGood, 86) + strings.Repeat("A", 86), 21},
+		{"EdDSA without a signature", cut(edGood, 86), 21},
+		{"RS256 cut", cut(rsaGood, 2), 21},
+		{"RS256 of zeros", cut(rsaGood, 342) + strings.Repeat("A", 342), 21},
+		{"RS256 without a signature", cut(rsaGood, 342), 21},
+		{"RS256 and more", rsaGood + "AAAA", 21},
+		{"HS256 cut", cut(hs(h, good(nil)), 3), 21},
+		{"HS256 of zeros", cut(hs(h, good(nil)), 43) + strings.Repeat("A", 43), 21},
+		{"HS256 and more", hs(h, good(nil)) + "AAAA", 21},
+
 		// case 22: kid is looked up and nothing else
 		{"kid unknown", hs(object{"alg": "HS256", "kid": "x"}, good(nil)), 21},
 		{"kid a path", hs(object{"alg": "HS256", "kid": "../../../dev/null"}, good(nil)), 21},
@@ -152,11 +189,24 @@ func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
 		{"kid a number", hs(object{"alg": "HS256", "kid": 7}, good(nil)), 21},
 		{"kid null", hs(object{"alg": "HS256", "kid": nil}, good(nil)), 21},
 		{"kid of another app", forge(jwt.SigningMethodHS256, []byte("shop-secret-of-at-least-32-bytes!!"), object{"alg": "HS256", "kid": "ed"}, good(nil)), 21},
+		{"kid empty", hs(object{"alg": "HS256", "kid": ""}, good(nil)), 0}, // as if it were not there
+		{"kid with a NUL", hs(object{"alg": "HS256", "kid": "ed\x00"}, good(nil)), 21},
+		{"kid in capitals", sign(jwt.SigningMethodEdDSA, k.edPrivate, "EdDSA", "ED"), 21},
+		{"kid with a space", sign(jwt.SigningMethodEdDSA, k.edPrivate, "EdDSA", "ed "), 21},
+		{"kid a list", forge(jwt.SigningMethodEdDSA, k.edPrivate, object{"alg": "EdDSA", "kid": []string{"ed"}}, good(nil)), 21},
+		{"kid of 4 KiB", hs(object{"alg": "HS256", "kid": strings.Repeat("k", 4<<10)}, good(nil)), 21},
+		{"kid of another key", sign(jwt.SigningMethodEdDSA, k.edPrivate, "EdDSA", "rsa"), 21},
+		{"the same kid in another app", forge(jwt.SigningMethodEdDSA, k.edPrivate, object{"alg": "EdDSA", "kid": "ed"}, good(object{"aud": "shop", "iss": "https://login.example.com"})), 21},
+		{"the key of kid a for kid b", forge(jwt.SigningMethodHS256, []byte(strings.Repeat("a", 32)), object{"alg": "HS256", "kid": "b"}, good(object{"aud": "two"})), 21},
 		{"no kid, several keys with ids", forge(jwt.SigningMethodHS256, []byte(strings.Repeat("a", 32)), h, good(object{"aud": "two"})), 21},
 		{"no kid, one key with an id", forge(jwt.SigningMethodHS256, []byte("shop-secret-of-at-least-32-bytes!!"), h, good(object{"aud": "shop", "iss": "https://login.example.com"})), 0},
 
 		// case 23
 		{"crit", hs(object{"alg": "HS256", "crit": []string{"exp"}}, good(nil)), 21},
+		{"crit empty", hs(object{"alg": "HS256", "crit": []string{}}, good(nil)), 21},
+		{"jku", hs(object{"alg": "HS256", "jku": "https://evil.example/k"}, good(nil)), 0}, // no effect: see TestHeadersNeverMakeTheServerFetch
+		{"b64 false", hs(object{"alg": "HS256", "b64": false}, good(nil)), 0},
+		{"typ JWE", hs(object{"alg": "HS256", "typ": "JWE"}, good(nil)), 0}, // nothing hangs on it
 		{"crit null", hs(object{"alg": "HS256", "crit": nil}, good(nil)), 21},
 
 		// case 24
@@ -167,6 +217,19 @@ func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
 		{"exp 1e999", hs(h, `{"aud":"clinic","sub":"alice","exp":1e999}`), 19},
 		{"exp after 9999", hs(h, good(object{"exp": 1e15})), 19},
 		{"exp in 9999", hs(h, good(object{"exp": int64(maxTokenSeconds)})), 0},
+		{"exp 2^63", hs(h, `{"aud":"clinic","sub":"alice","exp":9223372036854775808}`), 19},
+		{"exp 2^64", hs(h, `{"aud":"clinic","sub":"alice","exp":18446744073709551616}`), 19},
+		{"exp NaN", hs(h, `{"aud":"clinic","sub":"alice","exp":NaN}`), 19},
+		{"exp a list", hs(h, good(object{"exp": []int{1900000000}})), 19},
+		{"exp zero", hs(h, good(object{"exp": 0})), 18},
+		{"exp twice, over last", hs(h, `{"aud":"clinic","sub":"alice","exp":1900000000,"exp":1}`), 18},
+		{"EXP is not exp", hs(h, `{"aud":"clinic","sub":"alice","EXP":1900000000}`), 19},
+		{"nbf null", hs(h, `{"aud":"clinic","sub":"alice","exp":1900000000,"nbf":null}`), 19},
+		{"nbf after 9999", hs(h, good(object{"nbf": 1e15})), 19},
+		{"nbf in a year", hs(h, good(object{"nbf": at(365 * 24 * time.Hour)})), 21},
+		{"iat null", hs(h, `{"aud":"clinic","sub":"alice","exp":1900000000,"iat":null}`), 19},
+		{"iat text", hs(h, good(object{"iat": "now"})), 19},
+		{"iat negative", hs(h, good(object{"iat": -1})), 0},
 		{"exp negative", hs(h, good(object{"exp": -5})), 18},
 		{"exp now", hs(h, good(object{"exp": authNow.Unix()})), 18},
 		{"exp in 1 ms", hs(h, good(object{"exp": at(time.Millisecond)})), 0},
@@ -189,6 +252,13 @@ func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
 		{"aud number", hs(h, good(object{"aud": 5})), 21},
 		{"aud in capitals only", hs(h, good(object{"aud": nil, "AUD": "clinic"})), 21},
 		{"aud unknown", hs(h, good(object{"aud": "nowhere"})), 20},
+		{"aud with a space", hs(h, good(object{"aud": "clinic "})), 20},
+		{"aud in capitals", hs(h, good(object{"aud": "CLINIC"})), 20},
+		{"aud null", hs(h, `{"aud":null,"sub":"alice","exp":1900000000}`), 21},
+		{"aud an object", hs(h, good(object{"aud": object{"app": "clinic"}})), 21},
+		{"aud a list in a list", hs(h, good(object{"aud": []any{[]string{"clinic"}}})), 21},
+		{"aud twice, unknown last", hs(h, `{"aud":"clinic","aud":"nowhere","sub":"alice","exp":1900000000}`), 20},
+		{"iss a list", forge(jwt.SigningMethodHS256, []byte("shop-secret-of-at-least-32-bytes!!"), h, good(object{"aud": "shop", "iss": []string{"https://login.example.com"}})), 21},
 		{"aud another app", hs(object{"alg": "HS256", "kid": "ed"}, good(object{"aud": "shop"})), 21},
 		{"iss missing", forge(jwt.SigningMethodHS256, []byte("shop-secret-of-at-least-32-bytes!!"), h, good(object{"aud": "shop"})), 21},
 		{"iss wrong", forge(jwt.SigningMethodHS256, []byte("shop-secret-of-at-least-32-bytes!!"), h, good(object{"aud": "shop", "iss": "https://login.example.com/"})), 21},
@@ -197,6 +267,14 @@ func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
 		{"SUB is not sub", hs(h, `{"aud":"clinic","SUB":"alice","exp":1900000000}`), 21},
 		{"sub with CR LF", hs(h, good(object{"sub": "a\r\nb"})), 21}, // case 20
 		{"sub too long", hs(h, good(object{"sub": strings.Repeat("x", 129)})), 21},
+		{"sub null", hs(h, `{"aud":"clinic","exp":1900000000,"sub":null}`), 21},
+		{"sub empty", hs(h, good(object{"sub": ""})), 21},
+		{"sub ..", hs(h, good(object{"sub": ".."})), 21},
+		{"sub with a NUL", hs(h, good(object{"sub": "alice\x00"})), 21},
+		{"sub with a space at its end", hs(h, good(object{"sub": "alice "})), 21},
+		{"sub right to left", hs(h, good(object{"sub": "\u202eecila"})), 21},
+		{"sub with a zero-width space", hs(h, good(object{"sub": "ali\u200bce"})), 21},
+		{"sub twice, bad last", hs(h, `{"aud":"clinic","exp":1900000000,"sub":"alice","sub":""}`), 21},
 		{"sub decomposed", hs(h, good(object{"sub": "e\u0301"})), 21}, // case 40
 
 		// case 26
@@ -211,6 +289,14 @@ func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
 		{"JWE", strings.Repeat("e30.", 4) + "e30", 19},
 		{"too long", hs(h, good(object{"x": strings.Repeat("x", 8<<10)})), 19},
 		{"empty segments", "..", 19},
+		{"one dot", ".", 19},
+		{"a dot at the end", hs(h, good(nil)) + ".", 19},
+		{"a dot in front", "." + hs(h, good(nil)), 19},
+		{"a space in front", " " + hs(h, good(nil)), 19},
+		{"a NUL inside", hs(h, good(nil))[:9] + "\x00" + hs(h, good(nil))[9:], 19},
+		{"the other alphabet of base64", strings.NewReplacer("-", "+", "_", "/").Replace(hs(h, good(object{"x": "\u00ff\u00fe\u00ff\u00fe???>>>"}))), 19},
+		{"just short enough", hs(h, good(object{"x": strings.Repeat("x", 5900)})), 0},
+		{"header deep", hs(strings.Repeat(`{"a":`, 1000)+"1"+strings.Repeat("}", 1000), good(nil)), 21},
 		{"header a list", hs([]int{}, good(nil)), 19},
 		{"header null", hs("null", good(nil)), 19},
 		{"claims null", hs(h, "null"), 19},
@@ -230,6 +316,10 @@ func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
 		{"pattern too long", hs(h, good(object{"see": []string{strings.Repeat("a", 257)}})), 19},
 		{"pattern ends in an escape", hs(h, good(object{"see": []string{`a\`}})), 19},
 	}
+}
+
+func TestTokensAreBelievedOnlyByTheRules(t *testing.T) {
+	tests := tokenCases(t)
 	ring := mustKeyring(t, authConfig())
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,6 +114,8 @@ type testPeer struct {
 	json    bool
 	waiting []*wire.Frame
 	welcome *wire.Welcome
+
+	writing sync.Mutex // read answers pings
 }
 
 // dial connects without a login.
@@ -172,6 +175,8 @@ func ackFrame(a *wire.CommandAck) *wire.Frame {
 // send writes frames as one message, or as one each in JSON.
 func (p *testPeer) send(frames ...*wire.Frame) {
 	p.t.Helper()
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	var msg []byte
 	var err error
 	for _, f := range frames {

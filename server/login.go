@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -67,19 +69,24 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 	case !s.cfg.allowsOrigin(r):
 		writeProblemStatus(w, http.StatusForbidden, wire.NoPermission, "this origin is not allowed")
 		return
-	case r.ProtoMajor != 1 || !websocket.IsWebSocketUpgrade(r):
+	case r.ProtoMajor != 1 || r.ProtoMinor < 1 || !websocket.IsWebSocketUpgrade(r):
 		writeProblem(w, wire.BadParameter, "a session is a WebSocket over HTTP/1.1")
 		return
+	case r.ContentLength != 0:
+		// It would be read as the session's first frames.
+		w.Header().Set("Connection", "close") // it is not waited for
+		writeProblem(w, wire.BadParameter, "a WebSocket handshake has no body")
+		return
 	}
-	protocol := ""
-	for _, p := range websocket.Subprotocols(r) {
-		if p == wire.ProtoSubprotocol || p == wire.JSONSubprotocol {
-			protocol = p
-			break
-		}
-	}
-	if protocol == "" {
+	protocol := subprotocol(r.Header)
+	switch {
+	case protocol == "":
 		writeProblem(w, wire.VersionNotSupported, "offer the subprotocol dian.v1.proto or dian.v1.json")
+		return
+	case !slices.Equal(r.Header["Sec-Websocket-Version"], []string{"13"}) || len(r.Header["Sec-Websocket-Key"]) != 1:
+		// gorilla takes the first of several, which another one on the way may not.
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		writeProblem(w, wire.BadParameter, badHandshake)
 		return
 	}
 	from := sourceOf(r.RemoteAddr)
@@ -94,7 +101,7 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	free := func() { s.logins.tally.give(from) }
-	conn, err := s.upgrader(protocol).Upgrade(w, r, nil)
+	conn, err := s.upgrader().Upgrade(link.Guarded(w), r, http.Header{"Sec-Websocket-Protocol": {protocol}})
 	if err != nil { // the upgrader has answered
 		s.connections.Add(-1)
 		free()
@@ -112,21 +119,33 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// subprotocol returns the first that we know of those offered, in one header or in
+// several (RFC 6455 section 11.3.4), or "".
+func subprotocol(h http.Header) string {
+	for offered := range strings.SplitSeq(strings.Join(h["Sec-Websocket-Protocol"], ","), ",") {
+		if p := strings.TrimSpace(offered); p == wire.ProtoSubprotocol || p == wire.JSONSubprotocol {
+			return p
+		}
+	}
+	return ""
+}
+
+const badHandshake = "this WebSocket handshake is not right"
+
 // upgrader takes a request for a session over. No extension is ever negotiated:
 // EnableCompression stays off (case 5).
-func (s *Server) upgrader(protocol string) *websocket.Upgrader {
+func (s *Server) upgrader() *websocket.Upgrader {
 	return &websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout,
 		ReadBufferSize:   link.ReadBufferBytes,
 		WriteBufferSize:  link.WriteBufferBytes,
 		WriteBufferPool:  link.WriteBuffers,
-		Subprotocols:     []string{protocol},
 		CheckOrigin:      func(*http.Request) bool { return true }, // done before
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, _ error) {
 			if status < 500 {
 				status = http.StatusBadRequest
 			}
-			writeProblemStatus(w, status, wire.BadParameter, "this WebSocket handshake is not right")
+			writeProblemStatus(w, status, wire.BadParameter, badHandshake)
 		},
 	}
 }

@@ -594,7 +594,7 @@ func TestHostileUsersCannotLogIn(t *testing.T) { // cases 20 and 40
 
 func TestWriteBuffersAreNotKeptByIdleSessions(t *testing.T) {
 	r := tcpRelay(t)
-	u := r.srv.upgrader(wire.ProtoSubprotocol)
+	u := r.srv.upgrader()
 	if u.WriteBufferPool == nil || u.EnableCompression || u.ReadBufferSize > 4096 {
 		t.Errorf("upgrader %+v", u)
 	}

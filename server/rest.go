@@ -156,10 +156,11 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// authenticate checks the token in Authorization: Bearer.
+// authenticate checks the token in Authorization: Bearer. The header may be there
+// once: of several, a proxy could look at another one than we do.
 func (s *Server) authenticate(r *http.Request) (claims, *wire.Error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+	if len(r.Header.Values("Authorization")) != 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return claims{}, &wire.Error{Code: wire.NotLoggedIn, Detail: "a token is needed: Authorization: Bearer"}
 	}
 	address := peerAddr(r)

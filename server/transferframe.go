@@ -118,7 +118,7 @@ func (ts *transfers) cancelFrame(sess *session, c *wire.Cancel) {
 	if c.Transfer != "" {
 		if t := ts.ofSender(sess, c.Transfer); t != nil {
 			all = append(all, t)
-		} else if t, err := ts.rebuild(sess.ctx, c.Transfer, sess.token()); err == nil && !t.what.HTTP {
+		} else if t, err := ts.rebuild(sess.ctx, c.Transfer, sess.token(), true); err == nil && !t.what.HTTP {
 			t.mu.Lock()
 			t.senderLocked(proposal{claims: sess.token(), instance: sess.instance, session: sess})
 			t.mu.Unlock()
@@ -158,6 +158,7 @@ func (ts *transfers) sessionUp(sess *session) {
 		if t.what.Instance == sess.instance {
 			t.attachLocked(sess)
 		} else {
+			t.ticket = "" // now, and not only when the kicked session has gone
 			t.stepLocked(relay.RelayAborted{Code: wire.BadSendID, Detail: elsewhere})
 		}
 		t.mu.Unlock()

@@ -179,8 +179,9 @@ func (t *transfer) attachLocked(sess *session) {
 }
 
 // rebuild finds a transfer by its id, or makes it from it (docs/protocol.md §7.4).
-// The claims have to be the source's.
-func (ts *transfers) rebuild(ctx context.Context, id string, c claims) (*transfer, error) {
+// The claims have to be the source's, and have to allow it to send to the target (case
+// 41); only a cancel of what is known here needs no leave.
+func (ts *transfers) rebuild(ctx context.Context, id string, c claims, cancel bool) (*transfer, error) {
 	unknown := &wire.Error{Code: wire.BadSendID, Detail: "no such transfer"}
 	what, err := decodeTransferID(id)
 	if err != nil || what.App != c.App || what.Source != c.User {
@@ -188,11 +189,14 @@ func (ts *transfers) rebuild(ctx context.Context, id string, c claims) (*transfe
 	}
 	for range 8 {
 		t := ts.find(id)
-		if t != nil && !t.forgotten() {
-			return t, nil
+		known := t != nil && !t.forgotten()
+		if !known || !cancel {
+			if no := ts.srv.allow(ctx, c, VerbSend, what.Target, kindName(what.Kind)); no != nil {
+				return nil, no
+			}
 		}
-		if no := ts.srv.allow(ctx, c, VerbSend, what.Target, kindName(what.Kind)); no != nil {
-			return nil, no
+		if known {
+			return t, nil
 		}
 		if ts.tooLarge(what.App, what.Kind, what.Size) {
 			return nil, &wire.Error{Code: wire.FileTooLarge}

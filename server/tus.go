@@ -191,7 +191,7 @@ func (ts *transfers) serveHead(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c)
+	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c, false)
 	if err != nil {
 		writeRefusal(w, err)
 		return
@@ -270,7 +270,7 @@ func (ts *transfers) servePatch(w http.ResponseWriter, r *http.Request) {
 		writeRefusal(w, err)
 		return
 	}
-	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c)
+	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c, false)
 	if err != nil {
 		writeRefusal(w, err)
 		return
@@ -344,7 +344,7 @@ func (ts *transfers) serveDelete(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c)
+	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c, true)
 	if err != nil {
 		writeRefusal(w, err)
 		return

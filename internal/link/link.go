@@ -229,11 +229,15 @@ func (l *Link) wakeWriter() {
 	}
 }
 
-// rawConn returns the connection below TLS, if that can be seen.
+// rawConn returns the connection below TLS and what else is around it, as far as
+// that can be seen.
 func rawConn(ws *websocket.Conn) net.Conn {
 	conn := ws.NetConn()
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		return t.NetConn()
+	for {
+		t, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = t.NetConn()
 	}
-	return conn
 }

@@ -308,8 +308,8 @@ func TestHandlersErrorClosesWithItsStatus(t *testing.T) {
 			l := New(near, Config{Handle: func(*wire.Frame) error { handled++; return tt.err }})
 			ended := run(t, l)
 			// Two frames in one message and one behind it: only the first is handled.
-			far.WriteMessage(websocket.BinaryMessage, binary(t, received(1), received(2)))
-			far.WriteMessage(websocket.BinaryMessage, binary(t, received(3)))
+			far.WriteMessage(websocket.BinaryMessage, encoded(t, received(1), received(2)))
+			far.WriteMessage(websocket.BinaryMessage, encoded(t, received(3)))
 			if tt.frame {
 				_, msg, err := far.ReadMessage()
 				if f, _, _ := wire.NextBinary(msg); err != nil || f.GetLineOff().GetCode() != uint32(wire.BadParameter) {

@@ -26,7 +26,7 @@ func sockets(t testing.TB, l listener) (client, server *websocket.Conn) {
 		ReadBufferSize: ReadBufferBytes, WriteBufferSize: WriteBufferBytes, WriteBufferPool: WriteBuffers,
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if ws, err := upgrader.Upgrade(w, r, nil); err == nil {
+		if ws, err := upgrader.Upgrade(Guarded(w), r, nil); err == nil {
 			upgraded <- ws
 		}
 	})}
@@ -78,7 +78,7 @@ func lineOff(code wire.Code) *wire.Frame {
 	return &wire.Frame{Body: &wire.Frame_LineOff{LineOff: &wire.LineOff{Code: uint32(code)}}}
 }
 
-func binary(t testing.TB, frames ...*wire.Frame) (msg []byte) {
+func encoded(t testing.TB, frames ...*wire.Frame) (msg []byte) {
 	t.Helper()
 	for _, f := range frames {
 		var err error

@@ -68,12 +68,12 @@ func (l *Link) readEnded(err error) {
 	}
 	if status := breach(err); status != 0 {
 		l.finish(fmt.Errorf("%w: %w", ErrProtocol, err), nil, status, true)
-		l.drain()
+		drain(l.conn, time.Now().Add(drainTime))
 		return
 	}
-	if flood, ok := errors.AsType[*CloseError](err); ok {
-		l.finish(flood, nil, flood.Status, true)
-		l.drain()
+	if found, ok := errors.AsType[*CloseError](err); ok { // by a gate or a handler of ours
+		l.finish(found, nil, found.Status, true)
+		drain(l.conn, time.Now().Add(drainTime))
 		return
 	}
 	l.kill(fmt.Errorf("link: read: %w", err))
@@ -83,7 +83,7 @@ func (l *Link) readEnded(err error) {
 // or its side is broken and only the writer can still have something to do.
 func (l *Link) stopReading(err error) {
 	if _, ok := errors.AsType[*websocket.CloseError](err); !ok {
-		l.drain()
+		drain(l.conn, time.Now().Add(drainTime))
 	}
 }
 
@@ -102,11 +102,21 @@ func breach(err error) int {
 	return websocket.CloseProtocolError
 }
 
-// drain reads what the peer is still sending, a little of it and for a moment,
+// brokenOff reports whether err means that a peer is there and its messages cannot
+// be read any more.
+func brokenOff(err error) bool {
+	_, found := errors.AsType[*CloseError](err)
+	return found || breach(err) != 0
+}
+
+// drain reads what the peer is still sending, a little of it and until deadline,
 // so that the close on its way is not destroyed by a reset.
-func (l *Link) drain() {
-	conn := l.conn.NetConn()
-	conn.SetReadDeadline(time.Now().Add(drainTime))
+func drain(ws *websocket.Conn, deadline time.Time) {
+	conn := ws.NetConn()
+	if g, ok := conn.(*gate); ok { // which may let nothing through any more
+		conn = g.Conn
+	}
+	conn.SetReadDeadline(deadline)
 	_, _ = io.CopyN(io.Discard, conn, drainBytes)
 }
 
