@@ -45,12 +45,19 @@ func benchLink(b *testing.B, r *testRelay, h *wire.Hello, handle func(*link.Link
 	return l
 }
 
+// fastRates takes rates out of the way, as far as they can be. They are charged all
+// the same.
+func fastRates(c *Config) {
+	fast := Limit{LoginsPerSecond: devRate, CommandsPerSecond: int(largest[cellCommands])}
+	c.Limits = Limits{All: fast, App: fast, Address: fast, User: fast}
+}
+
 // BenchmarkCommandsInFlight measures commands of 100 bytes from one raw link to
 // another, there and back, over loopback TCP: all three in this process.
 func BenchmarkCommandsInFlight(b *testing.B) {
 	for _, window := range []int{1, 256} {
 		b.Run(fmt.Sprint(window), func(b *testing.B) {
-			r := tcpRelay(b)
+			r := tcpRelay(b, fastRates)
 			benchLink(b, r, listenHello(r.token("bob"), 1), func(l *link.Link, f *wire.Frame) {
 				c := f.GetCommand()
 				if err := l.Send(ackFrame(&wire.CommandAck{Ref: c.GetRef(), Id: c.GetId(), Outcome: final})); err != nil {

@@ -12,11 +12,7 @@ import (
 )
 
 // commands counts the commands of all sessions that have no result yet.
-type commands struct {
-	pending atomic.Int64
-	bytes   atomic.Int64
-	posts   tally[place]
-}
+type commands struct{ pending atomic.Int64 }
 
 // A commandSource has sent a command and gets its one result.
 type commandSource interface {
@@ -67,6 +63,9 @@ func (s *session) command(f *wire.Frame, c *wire.Command) {
 }
 
 func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
+	if refusal := s.party.command(1); refusal != nil {
+		return refusal
+	}
 	if refusal := checkCommand(c); refusal != nil {
 		return refusal
 	}
@@ -74,22 +73,39 @@ func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
 		return refusal
 	}
 	size := commandSize(c)
-	if s.inFlight.Add(1) > int64(s.srv.cfg.MaxCommandsPerSession) {
-		s.inFlight.Add(-1)
-		return &wire.Error{Code: wire.OverLimit, Detail: "too many commands without result"}
-	}
-	if s.inFlightBytes.Add(int64(size)) > maxInFlightBytes {
-		s.commandOver(size)
-		return &wire.Error{Code: wire.PeerBusy, Detail: "too many bytes without result"}
+	if refusal := s.party.sent(int64(size)); refusal != nil {
+		return refusal
 	}
 	if s.target == nil || s.target.user != c.Target || !s.target.live() {
-		s.target = s.srv.listener(s.app, c.Target)
+		s.aim(s.srv.listener(s.app, c.Target))
 	}
-	refusal := s.srv.pass(f, c, s.peer, s, size, s.target)
+	refusal := s.srv.pass(f, c, s.peer, s, size, s.target, s.targetShare)
 	if refusal != nil {
-		s.commandOver(size)
+		s.party.sent(-int64(size))
+		if refusal.Code == wire.PeerOffline {
+			s.party.absent()
+		}
 	}
 	return refusal
+}
+
+// aim remembers whom the next commands go to; nil is nobody.
+func (s *session) aim(to *session) {
+	if s.targetShare != nil {
+		s.targetShare.leave()
+		s.targetShare = nil
+	}
+	if s.target = to; to != nil {
+		s.targetShare = to.shares.get(s.user)
+	}
+}
+
+// sent counts bytes of the user's commands without result.
+func (p *party) sent(n int64) *wire.Error {
+	if p.user.add(countSent, n, p.app.limits.Load().user.most[cellQueued]) {
+		return nil
+	}
+	return p.q.over(cellNames[cellQueued], scopeUser, wire.OverLimit, "too much without result")
 }
 
 // checkCommand is wire.CheckCommand with the codes of docs/protocol.md §6.
@@ -116,33 +132,29 @@ func asRefusal(err error) *wire.Error {
 // pass stamps a checked and allowed command and queues it for a receiver, which
 // may be nil. Without an error, from gets commandDone once; with one it never
 // does, and the receiver never gets the command. f is the frame of c.
-func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from commandSource, size int, to *session) *wire.Error {
+func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from commandSource, size int, to *session, sh *share) *wire.Error {
 	if to == nil {
 		return &wire.Error{Code: wire.PeerOffline}
 	}
-	if s.commands.bytes.Add(int64(size)) > maxCommandMemory {
-		s.commands.bytes.Add(-int64(size))
-		return &wire.Error{Code: wire.PeerBusy, Detail: "the server holds too many commands"}
+	if no := to.room(sh, size); no != nil {
+		return no
 	}
-	if frames, bytes := to.link.Queued(); frames >= queueFrames/4*3 || bytes+size > commandShare(s.cfg.QueueBytes) {
-		s.commands.bytes.Add(-int64(size))
-		return &wire.Error{Code: wire.PeerBusy}
-	}
-	ref, code := to.pending.add(pendingCommand{from: from, id: c.Id, size: size})
+	ref, code := to.pending.add(pendingCommand{from: from, id: c.Id, size: size, share: sh})
 	if code != wire.OK {
-		s.commands.bytes.Add(-int64(size))
 		return &wire.Error{Code: code}
 	}
 	s.commands.pending.Add(1)
+	to.party.keep(commandOverhead)
 	c.Source, c.Ref = source, ref
 	err := to.link.Send(f)
 	if err == nil {
 		return nil
 	}
-	if _, ok := to.pending.take(ref, c.Id); !ok {
+	p, ok := to.pending.take(ref, c.Id)
+	if !ok {
 		return nil // the receiver has gone meanwhile, and from has heard of it
 	}
-	s.settled(size)
+	to.settled(p)
 	switch {
 	case errors.Is(err, link.ErrFull):
 		return &wire.Error{Code: wire.PeerBusy}
@@ -153,10 +165,11 @@ func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from co
 	return &wire.Error{Code: wire.Internal}
 }
 
-// settled gives back what a command has cost that has a result.
-func (s *Server) settled(size int) {
-	s.commands.pending.Add(-1)
-	s.commands.bytes.Add(-int64(size))
+// settled gives back what a command to this session has cost that has a result.
+func (s *session) settled(c pendingCommand) {
+	s.srv.commands.pending.Add(-1)
+	s.party.keep(-commandOverhead)
+	c.share.settle(c.size)
 }
 
 // commandAck handles the word of this session on a command. Its reader calls it.
@@ -169,22 +182,16 @@ func (s *session) commandAck(a *wire.CommandAck) error {
 		s.srv.metrics.ignored.WithLabelValues("command_ack").Inc()
 		return nil
 	}
-	s.srv.settled(p.size)
+	s.settled(p)
 	s.results.set(a.Id, a.Outcome, wire.Code(a.Code), wire.Origin_ORIGIN_PEER, a.Detail)
 	s.results.result.Next, s.results.result.Reply, s.results.result.Header = a.Next, a.Reply, a.Header
 	p.from.commandDone(p.size, &s.results)
 	return nil
 }
 
-// commandOver gives back what a command of this session has cost the session.
-func (s *session) commandOver(size int) {
-	s.inFlight.Add(-1)
-	s.inFlightBytes.Add(-int64(size))
-}
-
 // commandDone passes a result to the sender's connection.
 func (s *session) commandDone(size int, r *resultFrame) {
-	s.commandOver(size)
+	s.party.sent(-int64(size))
 	s.srv.metrics.command(r.result.Outcome, wire.Code(r.result.Code))
 	_ = s.send(&r.frame) // a sender that has gone asks again in its next session
 }
@@ -194,6 +201,7 @@ type pendingCommand struct {
 	from     commandSource // nil in a free slot
 	id       string
 	size     int
+	share    *share
 	ref      uint64
 	deadline time.Time
 	next     int32 // of a free slot: the next free one, or -1
@@ -225,8 +233,11 @@ func (p *pending) add(c pendingCommand) (ref uint64, code wire.Code) {
 	c.deadline = time.Now().Add(p.wait)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.over {
+	switch {
+	case p.over:
 		return 0, wire.PeerOffline
+	case c.share.commands() >= maxPending-p.used:
+		return 0, wire.PeerBusy
 	}
 	at := p.free
 	switch {
@@ -242,6 +253,7 @@ func (p *pending) add(c pendingCommand) (ref uint64, code wire.Code) {
 	c.ref = p.count<<slotBits | uint64(at)
 	p.slots[at] = c
 	p.used++
+	c.share.add(c.size)
 	if !p.armed {
 		p.armed = true
 		if p.timer == nil {
@@ -334,8 +346,8 @@ func (p *pending) close() []pendingCommand {
 }
 
 // commandExpired tells a sender that its receiver gave no ack in time.
-func (s *Server) commandExpired(c pendingCommand) {
-	s.settled(c.size)
+func (s *session) commandExpired(c pendingCommand) {
+	s.settled(c)
 	var r resultFrame
 	r.refuse(c.id, wire.PeerNoAnswer, "no ack in time")
 	c.from.commandDone(c.size, &r)
@@ -346,7 +358,7 @@ func (s *Server) commandExpired(c pendingCommand) {
 func (s *session) commandsLost() {
 	var r resultFrame
 	for _, c := range s.pending.close() {
-		s.srv.settled(c.size)
+		s.settled(c)
 		r.set(c.id, wire.CommandOutcome_COMMAND_OUTCOME_LOST, wire.PeerNoAnswer,
 			wire.Origin_ORIGIN_SERVER, "the receiver's line broke")
 		c.from.commandDone(c.size, &r)
@@ -366,7 +378,7 @@ func (p postedCommand) commandDone(_ int, r *resultFrame) {
 
 // post sends a command for an HTTP request and waits for its result, which is
 // always final.
-func (s *Server) post(ctx context.Context, by claims, c *wire.Command) *wire.CommandResult {
+func (s *Server) post(ctx context.Context, by *caller, c *wire.Command) *wire.CommandResult {
 	refused := func(e *wire.Error) *wire.CommandResult {
 		s.metrics.command(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, e.Code)
 		return &wire.CommandResult{Id: c.Id, Code: uint32(e.Code), Detail: e.Detail}
@@ -374,19 +386,21 @@ func (s *Server) post(ctx context.Context, by claims, c *wire.Command) *wire.Com
 	if refusal := checkCommand(c); refusal != nil {
 		return refused(refusal)
 	}
-	if refusal := s.allow(ctx, by, VerbSend, c.Target, "command"); refusal != nil {
+	if refusal := s.allow(ctx, by.claims, VerbSend, c.Target, "command"); refusal != nil {
 		return refused(refusal)
 	}
-	at := place{by.App, by.User}
-	if !s.commands.posts.take(at, maxPostsInFlight, s.cfg.MaxSessions) {
-		return refused(&wire.Error{Code: wire.OverLimit, Detail: "too many commands without result"})
-	}
-	defer s.commands.posts.give(at)
-
 	from := make(postedCommand, 1)
 	f := &wire.Frame{Body: &wire.Frame_Command{Command: c}}
 	to := s.listener(by.App, c.Target)
-	if refusal := s.pass(f, c, &wire.Peer{User: by.User}, from, commandSize(c), to); refusal != nil {
+	var sh *share
+	if to != nil {
+		sh = to.shares.get(by.User)
+		defer sh.leave()
+	}
+	if refusal := s.pass(f, c, &wire.Peer{User: by.User}, from, commandSize(c), to, sh); refusal != nil {
+		if refusal.Code == wire.PeerOffline {
+			by.absent()
+		}
 		return refused(refusal)
 	}
 	select {
@@ -399,7 +413,7 @@ func (s *Server) post(ctx context.Context, by claims, c *wire.Command) *wire.Com
 		return r
 	case <-ctx.Done(): // the client has gone; nobody reads what is returned
 		if p, ok := to.pending.take(c.Ref, c.Id); ok {
-			s.settled(p.size)
+			to.settled(p)
 		}
 		return refused(&wire.Error{Code: wire.PeerNoAnswer})
 	}

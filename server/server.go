@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/dian-im/dian/internal/wire"
@@ -33,16 +32,15 @@ type Server struct {
 	entering sync.Mutex // one login at a time takes its moment and its place
 	moments  uint64     // guarded by entering
 
+	quota       quota
 	commands    commands
 	logins      logins
-	connections atomic.Int64 // sessions and those that are not logged in yet
-	certificate certificate  // of Serve's listener
+	certificate certificate // of Serve's listener
 
 	mu       sync.Mutex
 	ending   bool                  // guarded by mu: no more sessions
 	closed   bool                  // guarded by mu: no more goroutines
 	sessions map[*session]struct{} // guarded by mu
-	senders  tally[place]          // sessions with role send
 	running  sync.WaitGroup        // the goroutines of start
 
 	shutdown sync.Once
@@ -67,6 +65,7 @@ func New(cfg Config) (*Server, error) {
 		ended:    make(chan struct{}),
 	}
 	s.logins.init()
+	s.quota.init(&cfg)
 	if err := s.certificate.load(cfg); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
@@ -74,14 +73,15 @@ func New(cfg Config) (*Server, error) {
 	s.metrics = newMetrics(s)
 	s.transfers = newTransfers(s)
 	s.mux = s.routes()
+	s.start("shed", s.shedLoop)
 	return s, nil
 }
 
-// Reload takes the apps' keys, issuers and MaxFileBytes and the certificate from
-// cfg; everything else stays as it is until a restart. Sessions and lanes whose
-// token's key is not there any more are ended with code 21; the others go on, and
-// so do transfers that a new limit would refuse. After an error nothing has
-// changed.
+// Reload takes the apps' keys, issuers and MaxFileBytes, the certificate, the Limits
+// and TrustedProxies from cfg; everything else stays as it is until a restart.
+// Sessions and lanes whose token's key is not there any more are ended with code 21;
+// the others go on, and so does what a new limit would refuse. After an error
+// nothing has changed.
 func (s *Server) Reload(cfg Config) error {
 	if err := cfg.Check(); err != nil {
 		return fmt.Errorf("reload: %w", err)
@@ -94,6 +94,7 @@ func (s *Server) Reload(cfg Config) error {
 		return fmt.Errorf("reload: %w", err)
 	}
 	s.keys.apps.Store(&apps)
+	s.quota.reload(&cfg)
 	// Whoever comes in after the old keys had let it pass asks again when it is on
 	// the lists that are looked through here.
 	for _, sess := range s.all() {
@@ -137,9 +138,9 @@ func (s *Server) visible(ctx context.Context, c claims) []string {
 
 // remember puts a session on the list of those that Shutdown ends.
 func (s *Server) remember(sess *session) *wire.Error {
-	at := place{sess.app, sess.user}
-	if sess.role == wire.Role_ROLE_SEND && !s.senders.take(at, maxSendSessions, s.cfg.MaxSessions) {
-		return &wire.Error{Code: wire.OverLimit, Detail: "too many sessions of this user"}
+	instead := sess.role == wire.Role_ROLE_LISTEN && s.dir.get(sess.app, sess.user) != nil
+	if refusal := sess.party.session(instead); refusal != nil {
+		return refusal
 	}
 	s.mu.Lock()
 	ending := s.ending
@@ -148,9 +149,7 @@ func (s *Server) remember(sess *session) *wire.Error {
 	}
 	s.mu.Unlock()
 	if ending {
-		if sess.role == wire.Role_ROLE_SEND {
-			s.senders.give(at)
-		}
+		sess.party.sessionOver()
 		return &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
 	}
 	s.metrics.sessions.WithLabelValues(sess.labels()...).Inc()
@@ -162,9 +161,7 @@ func (s *Server) forget(sess *session) {
 	s.mu.Lock()
 	delete(s.sessions, sess)
 	s.mu.Unlock()
-	if sess.role == wire.Role_ROLE_SEND {
-		s.senders.give(place{sess.app, sess.user})
-	}
+	sess.party.sessionOver()
 	s.metrics.sessions.WithLabelValues(sess.labels()...).Dec()
 }
 
@@ -189,15 +186,6 @@ func (s *Server) all() []*session {
 		list = append(list, sess)
 	}
 	return list
-}
-
-// queued adds up what waits for all sessions.
-func (s *Server) queued() (frames, bytes float64) {
-	for _, sess := range s.all() {
-		f, b := sess.link.Queued()
-		frames, bytes = frames+float64(f), bytes+float64(b)
-	}
-	return frames, bytes
 }
 
 // start runs fn on a goroutine that Shutdown waits for, and catches its bugs. It
@@ -283,6 +271,7 @@ func (s *Server) stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	close(s.quota.done)
 	// A link's orderly end takes 5 s at most, whatever its client does.
 	stopKilling := context.AfterFunc(ctx, s.kill)
 	defer stopKilling()
