@@ -28,7 +28,7 @@ const (
 // A commandState is where an outgoing command stands. The moves:
 //
 //	fresh → flying → resolved
-//	flying → held (GAP, LOST, 603 that is tried again, the line broke) → flying
+//	flying → held (GAP, LOST, a refusal that is tried again, the line broke) → flying
 //	fresh, held → resolved (out of time, or the client is closed)
 type commandState uint8
 
@@ -53,7 +53,7 @@ type outCommand struct {
 	sent      bool         // at least once
 	since     *wire.Moment // of the login under which it was first sent
 	gaps      int          // how often the answer was GAP
-	waiting   bool         // held because the peer is offline
+	waiting   Code         // held because of this refusal; OK: it is not
 	waitUntil time.Time    // the end of wait
 	due       time.Time    // when it is resolved for want of an answer
 	place     int          // in outbox.due
@@ -226,9 +226,10 @@ func (o *outbox) result(now time.Time, r *wire.CommandResult) {
 	case c.resent && origin != Peer && notYet(code):
 		o.hold(c, true)
 		o.pause(now, s)
-	case code == ErrPeerOffline && origin != Peer && now.Before(c.waitUntil):
+	case (code == ErrPeerOffline || code == ErrOverLimit) && origin != Peer && now.Before(c.waitUntil):
+		// Many who wait for their peers ask so often that the server has enough.
 		o.hold(c, false)
-		c.waiting = true
+		c.waiting = code
 		o.setDue(c, c.waitUntil)
 		o.pause(now, s)
 	default:
@@ -304,8 +305,8 @@ func (o *outbox) tick(now time.Time) {
 		c := o.due[0]
 		code := ErrPeerNoAnswer
 		switch {
-		case c.waiting:
-			code = ErrPeerOffline
+		case c.waiting != OK:
+			code = c.waiting
 		case !o.up && !c.sent:
 			code = ErrConnectionLost
 		}
@@ -418,7 +419,7 @@ func (o *outbox) send(now time.Time, c *outCommand) bool {
 	if !c.sent {
 		c.since = o.moment
 	}
-	c.state, c.sent, c.waiting = flying, true, false
+	c.state, c.sent, c.waiting = flying, true, OK
 	s.flying++
 	s.flyingBytes += cost
 	o.flying++
