@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dian-im/dian/internal/command"
 	"github.com/dian-im/dian/internal/link"
 	"github.com/dian-im/dian/internal/wire"
 )
@@ -19,13 +20,13 @@ type commands struct {
 	kick chan struct{} // capacity 1: keepTime looks again
 
 	mu   sync.Mutex // guards what follows
-	box  *outbox
+	box  *command.Sender
 	line *link.Link // the session, once unresolved commands were sent on it
 	wake time.Time  // what keepTime waits for; zero: nothing
 	off  *Error
 
 	inMu sync.Mutex // guards in
-	in   *inorder
+	in   *command.Receiver
 }
 
 func newCommands(c *Client) *commands {
@@ -38,8 +39,8 @@ func newCommands(c *Client) *commands {
 	}
 	return &commands{
 		c: c, kick: make(chan struct{}, 1),
-		box: newOutbox(c.opts.commandTimeout, random),
-		in:  newInorder(c.opts.ackHandled),
+		box: command.NewSender(c.opts.commandTimeout, random),
+		in:  command.NewReceiver(c.opts.ackHandled),
 	}
 }
 
@@ -74,8 +75,8 @@ func (m *commands) send(t *Task, data []byte) {
 		t.finish(Result{Size: int64(len(data)), Err: off.with(t.op(), t.target)})
 		return
 	}
-	taken := m.box.add(time.Now(), &outCommand{
-		id: t.id, target: t.target, data: data, meta: bytes.Clone(t.opts.meta), task: t, wait: t.opts.wait,
+	taken := m.box.Add(time.Now(), &command.Outgoing{
+		ID: t.id, Target: t.target, Data: data, Meta: bytes.Clone(t.opts.meta), Task: t, Wait: t.opts.wait,
 	})
 	m.doAndUnlock()
 	if !taken {
@@ -86,14 +87,14 @@ func (m *commands) send(t *Task, data []byte) {
 // doAndUnlock does what the outbox says: frames with the lock held, so that they
 // keep their order, and results without it.
 func (m *commands) doAndUnlock() {
-	frames, outcomes := m.box.take()
+	frames, outcomes := m.box.Take()
 	for _, f := range frames {
 		if m.line != nil {
 			// An error ends the session; lineDown and lineUp then send it again.
 			_ = m.c.sendOn(m.line, &wire.Frame{Body: &wire.Frame_Command{Command: f}})
 		}
 	}
-	if at, ok := m.box.wake(); ok && (m.wake.IsZero() || at.Before(m.wake)) {
+	if at, ok := m.box.Wake(); ok && (m.wake.IsZero() || at.Before(m.wake)) {
 		m.wake = at
 		select {
 		case m.kick <- struct{}{}:
@@ -102,12 +103,12 @@ func (m *commands) doAndUnlock() {
 	}
 	m.mu.Unlock()
 	for _, o := range outcomes {
-		r := Result{Reply: o.reply, Size: int64(len(o.command.data))}
-		if o.code != OK {
+		r := Result{Reply: o.Reply, Size: int64(len(o.Command.Data))}
+		if o.Code != wire.OK {
 			r.Reply = nil
-			r.Err = &Error{Op: "send command", Peer: o.command.target, Origin: o.origin, Code: o.code, Detail: o.detail}
+			r.Err = &Error{Op: "send command", Peer: o.Command.Target, Origin: ownOrigin(o.Origin), Code: Code(o.Code), Detail: o.Detail}
 		}
-		o.command.task.finish(r)
+		o.Command.Task.(*Task).finish(r)
 	}
 }
 
@@ -122,7 +123,7 @@ func (m *commands) keepTime() {
 		case <-m.kick:
 		case <-timer.C:
 			m.mu.Lock()
-			m.box.tick(time.Now())
+			m.box.Tick(time.Now())
 			m.wake = time.Time{}
 			m.doAndUnlock()
 		}
@@ -138,24 +139,24 @@ func (m *commands) keepTime() {
 // lineUp sends what has no result, before anything new, and lets new ones go.
 func (m *commands) lineUp(l *link.Link, moment *wire.Moment) {
 	m.inMu.Lock()
-	m.in.lineUp(moment)
+	m.in.LineUp(moment)
 	m.inMu.Unlock()
 	m.mu.Lock()
 	m.line = l
-	m.box.lineUp(time.Now(), moment)
+	m.box.LineUp(time.Now(), moment)
 	m.doAndUnlock()
 }
 
 func (m *commands) lineDown() {
 	m.mu.Lock()
 	m.line = nil
-	m.box.lineDown()
+	m.box.LineDown()
 	m.doAndUnlock()
 }
 
 func (m *commands) result(r *wire.CommandResult) {
 	m.mu.Lock()
-	m.box.result(time.Now(), r)
+	m.box.Result(time.Now(), r)
 	m.doAndUnlock()
 }
 
@@ -163,7 +164,7 @@ func (m *commands) result(r *wire.CommandResult) {
 func (m *commands) lose() {
 	m.mu.Lock()
 	if m.line == nil {
-		m.box.end(Local, ErrConnectionLost, "")
+		m.box.End(wire.Origin_ORIGIN_UNSPECIFIED, wire.ConnectionLost, "")
 	}
 	m.doAndUnlock()
 }
@@ -171,7 +172,7 @@ func (m *commands) lose() {
 func (m *commands) close(why *Error) {
 	m.mu.Lock()
 	m.off = why
-	m.box.end(why.Origin, why.Code, why.Detail)
+	m.box.End(why.Origin.wire(), wire.Code(why.Code), why.Detail)
 	m.doAndUnlock()
 }
 
@@ -179,11 +180,11 @@ func (m *commands) close(why *Error) {
 func (m *commands) arrive(l *link.Link, c *wire.Command) {
 	h := &m.c.opts.handler
 	if h.NotifyCmdData == nil && h.HandleCmd == nil {
-		m.ack(l, final(c, ErrPeerRefused, nil, "commands are not handled"))
+		m.ack(l, command.Final(c, wire.PeerRefused, nil, "commands are not handled"))
 		return
 	}
 	m.inMu.Lock()
-	d, ack := m.in.arrive(time.Now(), c)
+	d, ack := m.in.Arrive(time.Now(), c)
 	m.inMu.Unlock()
 	if d != nil {
 		m.c.notify(func() { m.handle(d) })
@@ -196,7 +197,7 @@ func (m *commands) arrive(l *link.Link, c *wire.Command) {
 // refuse answers a command whose fields are wrong, which a good server stops.
 func (m *commands) refuse(l *link.Link, c *wire.Command, err error) {
 	if wire.CheckSendID(c.GetId()) == nil {
-		m.ack(l, final(c, checkError("", "", err).Code, nil, ""))
+		m.ack(l, command.Final(c, wire.Code(checkError("", "", err).Code), nil, ""))
 	}
 }
 
@@ -206,9 +207,9 @@ func (m *commands) ack(l *link.Link, a *wire.CommandAck) {
 }
 
 // handle gives a command to the application, on the callback goroutine.
-func (m *commands) handle(d *inCommand) {
+func (m *commands) handle(d *command.Incoming) {
 	h := &m.c.opts.handler
-	data := CmdData{Source: d.source, SendID: d.id, Data: d.data, Meta: d.meta}
+	data := CmdData{Source: d.Source, SendID: d.ID, Data: d.Data, Meta: d.Meta}
 	var reply []byte
 	var err error
 	if h.HandleCmd != nil {
@@ -225,7 +226,7 @@ func (m *commands) handle(d *inCommand) {
 		reply, code, detail = nil, ErrCommandTooLarge, "the reply is too large"
 	}
 	m.inMu.Lock()
-	ack := m.in.handled(d, code, bytes.Clone(reply), detail)
+	ack := m.in.Handled(d, wire.Code(code), bytes.Clone(reply), detail)
 	m.inMu.Unlock()
 	if ack != nil {
 		_ = m.c.sendFrame(&wire.Frame{Body: &wire.Frame_CommandAck{CommandAck: ack}})

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dian-im/dian/internal/command"
 	"github.com/dian-im/dian/internal/wire"
 )
 
@@ -35,19 +36,19 @@ func TestCommandIsAckedWhenQueued(t *testing.T) {
 			<-hold
 			got = append(got, m.Source+":"+string(m.Data)+string(m.Meta))
 		}}))
-		for i := range uint64(maxDelivery + 2) {
+		for i := range uint64(command.MaxQueued + 2) {
 			p.deliver(&wire.Command{Source: &wire.Peer{User: "bob"}, Ref: i + 1, Stream: 9, Seq: i + 1, Floor: 1,
 				Data: fmt.Append(nil, i), Meta: []byte("m")})
 		}
-		for i := range uint64(maxDelivery + 2) {
+		for i := range uint64(command.MaxQueued + 2) {
 			a := p.ack()
 			want := OK
-			if i == maxDelivery {
+			if i == command.MaxQueued {
 				want = ErrPeerBusy
 			}
-			if i == maxDelivery+1 { // behind the one that was not taken
-				if a.Outcome != wire.CommandOutcome_COMMAND_OUTCOME_GAP || a.Next != maxDelivery+1 {
-					t.Errorf("ack %v, want GAP(%d)", a, maxDelivery+1)
+			if i == command.MaxQueued+1 { // behind the one that was not taken
+				if a.Outcome != wire.CommandOutcome_COMMAND_OUTCOME_GAP || a.Next != command.MaxQueued+1 {
+					t.Errorf("ack %v, want GAP(%d)", a, command.MaxQueued+1)
 				}
 			} else if a.Ref != i+1 || Code(a.Code) != want {
 				t.Errorf("ack %v of command %d, want %v", a, i+1, want)
@@ -55,7 +56,7 @@ func TestCommandIsAckedWhenQueued(t *testing.T) {
 		}
 		close(hold)
 		c.Close()
-		if len(got) != maxDelivery || got[0] != "bob:0m" || got[maxDelivery-1] != fmt.Sprintf("bob:%dm", maxDelivery-1) {
+		if len(got) != command.MaxQueued || got[0] != "bob:0m" || got[command.MaxQueued-1] != fmt.Sprintf("bob:%dm", command.MaxQueued-1) {
 			t.Errorf("%d commands handled", len(got))
 		}
 	})

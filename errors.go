@@ -104,6 +104,24 @@ func originOf(o wire.Origin) Origin {
 	return Server
 }
 
+// ownOrigin is originOf for a result that this side may have found itself.
+func ownOrigin(o wire.Origin) Origin {
+	if o == wire.Origin_ORIGIN_UNSPECIFIED {
+		return Local
+	}
+	return originOf(o)
+}
+
+func (o Origin) wire() wire.Origin {
+	switch o {
+	case Server:
+		return wire.Origin_ORIGIN_SERVER
+	case Peer:
+		return wire.Origin_ORIGIN_PEER
+	}
+	return wire.Origin_ORIGIN_UNSPECIFIED
+}
+
 // An Error is how every failure of this package is reported. It unwraps to its
 // Code and, if something on this machine was the reason, to that too: both
 // errors.Is(err, dian.ErrFileNotFound) and errors.Is(err, fs.ErrNotExist) hold.
@@ -118,7 +136,8 @@ type Error struct {
 }
 
 // Error returns one line for people: `send file to "bob": 603: peer offline`.
-// What came from a peer is quoted, so it is fit for a terminal.
+// What came from a peer is quoted, and so is a local reason with a name in it that is
+// not all visible, so it is fit for a terminal.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
@@ -131,12 +150,12 @@ func (e *Error) Error() string {
 	b.WriteString(e.Code.Error())
 	switch {
 	case e.Detail != "" && e.Origin == Local:
-		b.WriteString(": " + e.Detail)
+		b.WriteString(": " + wire.Visible(e.Detail))
 	case e.Detail != "":
 		b.WriteString(": " + wire.Quote(e.Detail))
 	}
 	if e.cause != nil {
-		b.WriteString(": " + e.cause.Error())
+		b.WriteString(": " + wire.Visible(e.cause.Error()))
 	}
 	return b.String()
 }

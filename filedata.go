@@ -1,6 +1,8 @@
 package dian
 
 import (
+	"os"
+
 	"github.com/dian-im/dian/internal/inbox"
 )
 
@@ -24,12 +26,27 @@ type FileData struct {
 // SaveAs moves the file to dest and returns its new absolute path. If dest is a
 // folder the file goes there under its SafeName. It never replaces anything: a
 // taken name becomes "photo (1).jpg" and so on. It can be saved once, and before
-// the client is closed. Any goroutine may call it, also after the callback.
+// the client is closed. Any goroutine may call it, also after the callback. Links in
+// dest are followed; see SaveIn for a folder that others could swap.
 func (f FileData) SaveAs(dest string) (string, error) {
 	if f.file == nil {
 		return "", localError("save file", "", ErrFileNotFound, "it was written elsewhere", nil)
 	}
 	path, err := f.file.SaveAs(dest)
+	if err != nil {
+		return "", localError("save file", "", ErrFileWrite, "", err)
+	}
+	return path, nil
+}
+
+// SaveIn is SaveAs into a folder that is open already: the file goes there and
+// nowhere else, even if its path leads to another folder by now. The folder stays
+// open, and the path returned begins with its Name.
+func (f FileData) SaveIn(dir *os.Root) (string, error) {
+	if f.file == nil {
+		return "", localError("save file", "", ErrFileNotFound, "it was written elsewhere", nil)
+	}
+	path, err := f.file.SaveIn(dir)
 	if err != nil {
 		return "", localError("save file", "", ErrFileWrite, "", err)
 	}

@@ -1,6 +1,6 @@
 module github.com/dian-im/dian
 
-go 1.26.0
+go 1.26.6
 
 ignore (
 	./bench

@@ -194,11 +194,15 @@ func (in *incoming) frame(f *wire.Frame) {
 			x.postFrame(f, func() { x.step(transfer.ReceiverAcked{}) })
 		}
 	case *wire.Frame_Cancel:
-		if x := in.find(b.Cancel.Transfer, true); x != nil {
+		x := in.find(b.Cancel.Transfer, true)
+		if x == nil && b.Cancel.Source != nil { // of an earlier life, whose part may be here
+			x = in.open(inbox.Key{Source: b.Cancel.Source.User, SendID: b.Cancel.SendId}, b.Cancel.Transfer)
+		}
+		if x != nil {
 			x.postFrame(f, func() { x.step(transfer.ReceiverCancel{Transfer: b.Cancel.Transfer}) })
 			return
 		}
-		// Whose it was is not known any more, and nothing of it is open.
+		// Whose it was is not known, and nothing of it is open.
 		in.send(&wire.Frame{Body: &wire.Frame_Verdict{Verdict: &wire.Verdict{
 			SendId: b.Cancel.SendId, Transfer: b.Cancel.Transfer, Code: uint32(wire.Cancelled),
 		}}})

@@ -2,6 +2,7 @@ package dian
 
 import (
 	"errors"
+	"os"
 	"time"
 
 	"github.com/dian-im/dian/internal/inbox"
@@ -193,6 +194,9 @@ func (x *inTransfer) keep(digest *wire.Digest, v *transfer.ReceiverVerdict) erro
 	}
 	if o.to != "" {
 		if _, err := f.SaveAs(o.to); err != nil {
+			if p, ok := errors.AsType[*os.PathError](err); ok {
+				err = p.Err // a log has no names of files
+			}
 			in.c.opts.log.Warn("file stays in the receive folder", "sendID", x.key.SendID, "err", err)
 		} else if in.c.opts.handler.NotifyFileData == nil {
 			f.Notified()

@@ -233,6 +233,49 @@ func TestStalledLaneIsReplaced(t *testing.T) {
 	})
 }
 
+// A lane that moves and then does not, with the bytes before its stall confirmed and
+// those after it read within a moment, is given up too: what it was handed last is
+// told of although no further read follows.
+func TestLaneThatStallsAfterConfirmedBytesIsReplaced(t *testing.T) {
+	relays(t, func(t *testing.T, r *relay) {
+		in := newInbound()
+		bob := r.connect("bob", dian.WithHandler(in.handler()))
+		defer bob.Close()
+		var dials atomic.Int64
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, err := r.l.Dial(ctx)
+			if err == nil && dials.Add(1) == 2 { // the first one is the session
+				c = &stallsAfter{Conn: c, left: 1 << 20}
+			}
+			return c, err
+		}
+		alice := r.connect("alice", dian.WithHTTPClient(&http.Client{Transport: &http.Transport{DialContext: dial}}))
+		defer alice.Close()
+		start := time.Now()
+		if err := alice.SendReader("bob", pattern{8 << 20}, 8<<20).Wait(t.Context()); err != nil {
+			t.Errorf("%v, after %d connections", err, dials.Load())
+		}
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("the lane was given up after %v", took)
+		}
+		r.l.CutAll()
+		time.Sleep(time.Second) // net/http closes refused uploads with patience
+	})
+}
+
+// stallsAfter is a connection on which nothing moves any more after some bytes.
+type stallsAfter struct {
+	net.Conn
+	left int
+}
+
+func (c *stallsAfter) Write(b []byte) (int, error) {
+	if c.left -= len(b); c.left < 0 {
+		c.Conn.(*memnet.Conn).Stall()
+	}
+	return c.Conn.Write(b)
+}
+
 // Everything that can restart does, at several places of a transfer.
 func TestTransferSurvivesRestarts(t *testing.T) {
 	const size = 12 << 20

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/dian-im/dian/internal/wire"
 )
@@ -23,16 +24,20 @@ func (c *Client) SendBuffer(target string, data []byte, opts ...SendOption) *Tas
 
 // SendFile sends a file of any size to a user, who gets it as a file. SendFile
 // never waits for the network; it looks at the path and opens it when it is its
-// turn. Beside the results of SendBuffer there are 1400 no such file, 1401 it
-// cannot be read, 1103 it is no regular file or has changed while it was sent,
-// 1405 larger than the server allows; and from the receiver 1112 no space and
-// 1402 it cannot write.
+// turn. A link is followed: what it leads to is sent, under the link's own name, and
+// if it leads elsewhere later the file counts as changed. Without WithName the
+// file's own name is sent, with U+FFFD for what is not UTF-8.
+//
+// Beside the results of SendBuffer there are 1400 no such file, 1401 it cannot be
+// read, 1103 it is no regular file or has changed while it was sent, 1405 larger
+// than the server allows; and from the receiver 1112 no space and 1402 it cannot
+// write.
 func (c *Client) SendFile(target, path string, opts ...SendOption) *Task {
 	o := newSendOptions(opts)
 	src, err := newFileSource(path)
 	o.path = src.path
 	if !o.named {
-		o.name = filepath.Base(src.path)
+		o.name = strings.ToValidUTF8(filepath.Base(src.path), "\uFFFD") // the wire takes no other
 	}
 	return c.send(File, target, src, err, o)
 }

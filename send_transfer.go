@@ -24,7 +24,6 @@ type outTransfer struct {
 	src   *source
 	small bool
 	box   mailbox
-	wrote atomic.Int64 // what the present lane was handed
 
 	// Guarded by o.mu.
 	begun    bool
@@ -179,6 +178,7 @@ func (x *outTransfer) do(a transfer.SenderAction) {
 		if place := x.m.Instance(); place != nil && x.t.opts.instance == nil {
 			x.offer.Instance = place
 		}
+		x.offer.Resent = a.Resent
 		x.send(&wire.Frame{Body: &wire.Frame_Offer{Offer: x.offer}})
 	case transfer.SenderSendFinish:
 		x.send(&wire.Frame{Body: &wire.Frame_Finish{Finish: &wire.Finish{Transfer: x.m.Transfer(), Digest: x.digest}}})
@@ -222,23 +222,43 @@ func (x *outTransfer) laneContext() context.Context {
 func (x *outTransfer) openLane(a transfer.SenderAction) {
 	c := x.o.c
 	ctx, path := x.laneContext(), x.m.URL()
+	ctx, over := context.WithCancel(ctx)
 	if a.Offset >= x3b.BlockSize && !x.prehashed {
 		// What the receiver has from before is hashed beside the sending.
 		x.prehashed = true
-		x.work(func() { x.fault(x.src.fill(x.ctx, a.Offset-a.Offset%x3b.BlockSize)) })
+		x.work(func() { x.fault(x.src.fill(x.ctx, a.Offset-a.Offset%x3b.BlockSize, false)) })
 	}
 	end := a.Offset + a.Length
-	var last time.Time // the first read is told of at once: the lane may stall behind it
+	var wrote atomic.Int64 // what this lane was handed
+	wrote.Store(a.Offset)
+	tell := func() {
+		x.box.post(false, func() { x.step(transfer.SenderWrote{Lane: a.Lane, Offset: wrote.Load()}) })
+	}
 	progress := func(offset int64) {
-		x.wrote.Store(offset)
-		if now := time.Now(); offset == end || now.Sub(last) >= wroteEvery {
-			last = now
-			x.box.post(false, func() { x.step(transfer.SenderWrote{Lane: a.Lane, Offset: offset}) })
+		wrote.Store(offset)
+		if offset == end {
+			tell()
 		}
 	}
+	x.work(func() { // by the clock, because no read may follow on the one behind which the lane stalls
+		tick := time.NewTicker(wroteEvery)
+		defer tick.Stop()
+		for told := a.Offset; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if at := wrote.Load(); at != told {
+				told = at
+				tell()
+			}
+		}
+	})
 	x.work(func() {
+		defer over()
 		if a.Offset > 0 {
-			if err := x.src.check(); err != nil { // it may have changed meanwhile
+			if _, err := x.src.check(); err != nil { // it may have changed meanwhile
 				x.fault(err)
 				return
 			}
@@ -248,7 +268,7 @@ func (x *outTransfer) openLane(a transfer.SenderAction) {
 		x.fault(err)
 		if err == nil {
 			// A read may not have been told of: the mailbox was full.
-			at := x.wrote.Load()
+			at := wrote.Load()
 			x.box.post(true, func() {
 				x.step(transfer.SenderWrote{Lane: a.Lane, Offset: at})
 				x.step(ended)
@@ -291,10 +311,7 @@ func (x *outTransfer) tell() {
 	result := Result{Receipt: receiptOf(r.Receipt), LengthOnly: r.LengthOnly, Size: x.src.size}
 	if r.Code != wire.OK {
 		result.Receipt, result.LengthOnly = None, false
-		err := &Error{Op: x.t.op(), Peer: x.t.target, Code: Code(r.Code), Detail: r.Detail}
-		if r.Origin != wire.Origin_ORIGIN_UNSPECIFIED {
-			err.Origin = originOf(r.Origin)
-		}
+		err := &Error{Op: x.t.op(), Peer: x.t.target, Origin: ownOrigin(r.Origin), Code: Code(r.Code), Detail: r.Detail}
 		if x.failure != nil && x.failure.Code == err.Code {
 			err = x.failure
 		}

@@ -155,46 +155,92 @@ func (s *source) readAt(p []byte, offset int64) error {
 	return &sourceError{ErrFileRead, "", err}
 }
 
-// check says whether a file is still the one it was at first.
-func (s *source) check() error {
+// check says whether a file is still the one it was at first. touched says that by
+// its change time something happened to it of which size and modification time do
+// not tell: another mode or name, or other content by somebody who set the times
+// back. Only the content can tell these apart.
+func (s *source) check() (touched bool, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.r == nil {
-		return errSourceShut
+		return false, errSourceShut
 	}
 	if s.file == nil {
-		return nil
+		return false, nil
 	}
 	open, err := s.file.Stat()
 	if err != nil {
-		return pathError(err)
+		return false, pathError(err)
 	}
 	named, err := os.Stat(s.path)
 	if err != nil || !os.SameFile(named, s.info) {
-		return changed("replaced while it was sent")
+		return false, changed("replaced while it was sent")
 	}
 	if open.Size() != s.size || !open.ModTime().Equal(s.info.ModTime()) {
-		return changed("changed while it was sent")
+		return false, changed("changed while it was sent")
 	}
 	var one [1]byte // some files do not tell their size
 	switch n, err := s.file.ReadAt(one[:], s.size); {
 	case n > 0:
-		return changed("longer than it was")
+		return false, changed("longer than it was")
 	case !errors.Is(err, io.EOF):
-		return &sourceError{ErrFileRead, "", err}
+		return false, &sourceError{ErrFileRead, "", err}
 	}
-	return nil
+	return changeTime(open) != changeTime(s.info), nil
+}
+
+// settle sees that what was read is what the file has now: by a last look at it and,
+// if it was touched, by reading it again.
+func (s *source) settle(again func() error) error {
+	for range 3 {
+		touched, err := s.check()
+		if err != nil || !touched {
+			return err
+		}
+		s.mu.Lock()
+		if s.file == nil {
+			s.mu.Unlock()
+			return errSourceShut
+		}
+		info, err := s.file.Stat() // before the reading: what comes later is seen
+		if err != nil {
+			s.mu.Unlock()
+			return pathError(err)
+		}
+		s.info = info
+		s.mu.Unlock()
+		if info.Size() != s.size {
+			return changed("changed while it was sent")
+		}
+		if err := again(); err != nil {
+			return err
+		}
+	}
+	return changed("changes all the time")
 }
 
 // whole reads everything, for content that travels in the offer.
 func (s *source) whole() ([]byte, error) {
-	b := make([]byte, s.size)
-	if len(b) > 0 {
-		if err := s.readAt(b, 0); err != nil {
-			return nil, err
+	read := func(b []byte) error {
+		if len(b) == 0 {
+			return nil
 		}
+		return s.readAt(b, 0)
 	}
-	return b, s.check()
+	b := make([]byte, s.size)
+	if err := read(b); err != nil {
+		return nil, err
+	}
+	return b, s.settle(func() error {
+		now := make([]byte, s.size)
+		if err := read(now); err != nil {
+			return err
+		}
+		if !bytes.Equal(b, now) {
+			return changed("content changed while it was sent")
+		}
+		return nil
+	})
 }
 
 // learn notes the digest of block i, or finds that it is another one than before.
@@ -217,8 +263,9 @@ func (s *source) knows(i int64) bool {
 	return i < int64(len(s.have)) && s.have[i]
 }
 
-// fill finds the digests of the blocks below end that no reader has come by.
-func (s *source) fill(ctx context.Context, end int64) error {
+// fill finds the digests of the blocks below end that no reader has come by; with all,
+// it reads the others once more and compares.
+func (s *source) fill(ctx context.Context, end int64, all bool) error {
 	s.filling.Lock()
 	defer s.filling.Unlock()
 	var buf []byte
@@ -227,7 +274,7 @@ func (s *source) fill(ctx context.Context, end int64) error {
 			return err
 		}
 		i := start / x3b.BlockSize
-		if s.knows(i) {
+		if !all && s.knows(i) {
 			continue
 		}
 		if buf == nil {
@@ -267,10 +314,10 @@ func blockSum(h *x3b.Hasher) x3b.Sum {
 
 // digest returns the digest of the whole content, after a last look at the file.
 func (s *source) digest(ctx context.Context) (*wire.Digest, error) {
-	if err := s.fill(ctx, s.size); err != nil {
+	if err := s.fill(ctx, s.size, false); err != nil {
 		return nil, err
 	}
-	if err := s.check(); err != nil {
+	if err := s.settle(func() error { return s.fill(ctx, s.size, true) }); err != nil {
 		return nil, err
 	}
 	s.hashing.Lock()

@@ -27,7 +27,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "rounds of each comparison, side by side")
 	gib := flag.Float64("gib", 1, "size of the bulk file in GiB")
 	memory := flag.Float64("memory-gib", 4, "how much flows while the relay's memory is watched")
-	only := flag.String("only", "bulk,memory,commands", "which measurements to make")
+	only := flag.String("only", "bulk,memory,commands", "which measurements to make; there are bounds and storm too")
 	flag.Parse()
 	b, err := newBench(*rounds)
 	if err != nil {
@@ -43,6 +43,8 @@ func main() {
 		{"bulk", func() error { return b.bulk(int64(*gib * (1 << 30))) }},
 		{"memory", func() error { return b.memory(int64(*memory * (1 << 30))) }},
 		{"commands", b.commands},
+		{"bounds", b.bounds},
+		{"storm", b.storm},
 	} {
 		if !strings.Contains(","+*only+",", ","+m.name+",") {
 			continue
@@ -61,6 +63,11 @@ var parts = map[string]func(args []string) error{
 	"bare-send":      bareSend,
 	"bare-receive":   bareReceive,
 	"dian-responder": dianResponder,
+	"load-idle":      loadIdle,
+	"load-stalled":   loadStalled,
+	"load-flood":     loadFlood,
+	"load-offers":    loadOffers,
+	"storm-clients":  stormClients,
 	"nats-server":    natsServer,
 	"nats-responder": natsResponder,
 }

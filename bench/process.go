@@ -164,18 +164,21 @@ func (p *process) cpu() time.Duration {
 }
 
 // peak is the largest resident size so far of a running process, in bytes.
-func (p *process) peak() (int64, error) {
+func (p *process) peak() (int64, error) { return p.status("VmHWM:") }
+
+// status is a line of /proc's status file that is in kB, in bytes.
+func (p *process) status(name string) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if rest, ok := strings.CutPrefix(line, name); ok {
 			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("no VmHWM for process %d", p.cmd.Process.Pid)
+	return 0, fmt.Errorf("no %s for process %d", name, p.cmd.Process.Pid)
 }
 
 // endedPeak is the same of an ended process.

@@ -74,6 +74,11 @@ func (d *directory) take(s *session) (older *session, how takeover) {
 		if older.epoch > s.epoch {
 			return nil, outrun
 		}
+		// A client that comes back from a sleep did not hear that another instance took
+		// its place in the meantime: it is the one that was kicked (case 89).
+		if older.instance != s.instance && s.last > 0 && older.epoch > s.last {
+			return nil, outrun
+		}
 		s.kicks = older.kicks
 		// One instance that reconnects faster than its old line is missed does not
 		// fight anybody.

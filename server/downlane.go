@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dian-im/dian/internal/filename"
 	relay "github.com/dian-im/dian/internal/transfer"
 	"github.com/dian-im/dian/internal/wire"
 )
@@ -22,13 +23,14 @@ type downLane struct {
 	r       *http.Request
 	control *http.ResponseController
 	bounded bool
-	// disposition makes a browser keep the content, under the name it was sent
-	// with: it is never shown as a page of our origin (case 120).
+	// disposition makes a browser keep the content, under the safe form of the name
+	// it was sent with (case 58): it is never shown as a page of our origin (case 120).
 	disposition string
 	splice      bool       // its connection may be taken
 	taken       *takenConn // after a hijack; owned as w is
 
 	// Guarded by the transfer's mu. While running they belong to the pair.
+	from    int64 // where it began
 	at, end int64 // stands at, goes to (exclusive)
 	joined  bool  // no older one runs any more
 	running bool  // an up-lane writes to it
@@ -123,12 +125,12 @@ func (ts *transfers) serveDown(w http.ResponseWriter, r *http.Request) {
 	}
 	d := &downLane{
 		lane: lane{stopped: make(chan struct{})}, w: w, r: r, control: http.NewResponseController(w),
-		at: from, end: to, bounded: to < size,
+		from: from, at: from, end: to, bounded: to < size,
 	}
 	if name == "" {
 		d.disposition = "attachment"
 	} else {
-		d.disposition = mime.FormatMediaType("attachment", map[string]string{"filename": name})
+		d.disposition = mime.FormatMediaType("attachment", map[string]string{"filename": filename.Safe(name)})
 	}
 	_ = d.control.SetWriteDeadline(time.Time{})
 	d.splice = !d.bounded && r.TLS == nil && r.ProtoMajor == 1 && r.ProtoAtLeast(1, 1) && to-from >= spliceMin

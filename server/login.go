@@ -246,7 +246,7 @@ func (s *Server) login(v visit, hello *wire.Hello) (_ *session, refusal *wire.Er
 func (s *Server) newSession(v visit, token claims, hello *wire.Hello, who party) *session {
 	sess := &session{
 		srv: s, app: token.App, user: token.User, role: hello.Role,
-		instance: string(hello.Instance), json: v.json, entered: make(chan struct{}),
+		instance: string(hello.Instance), last: hello.LastEpoch, json: v.json, entered: make(chan struct{}),
 		addr: v.addr, party: who,
 		peer: &wire.Peer{User: token.User, Instance: hello.Instance},
 	}

@@ -326,6 +326,30 @@ func TestNewerLoginKicksTheOlder(t *testing.T) {
 	next.command()
 }
 
+// A listener that was asleep while another instance logged in finds itself kicked
+// when it wakes up, and does not take the place back (case 89).
+func TestSleeperDoesNotKickWhoTookItsPlace(t *testing.T) {
+	r := tcpRelay(t)
+	old := r.listen("bob")
+	old.conn.Close()
+	h := listenHello(r.token("bob"), 2)
+	now := r.hello(h)
+	again := listenHello(r.token("bob"), 1)
+	again.LastEpoch = old.welcome.Epoch
+	sleeper := r.dial(wire.ProtoSubprotocol)
+	sleeper.send(helloFrame(again))
+	sleeper.lineOff(wire.Kicked)
+	alice := r.sender("alice")
+	alice.send(commandFrame(&wire.Command{Id: wire.NewSendID(), Target: "bob"}))
+	now.command()
+	// Whoever holds the place may come back over a new line, and a new login may take it.
+	h.LastEpoch = now.welcome.Epoch
+	now = r.hello(h)
+	again.LastEpoch = 0
+	r.hello(again)
+	now.lineOff(wire.Kicked)
+}
+
 func TestSenderKicksNobody(t *testing.T) {
 	r := tcpRelay(t)
 	bob := r.listen("bob")

@@ -128,6 +128,7 @@ func offerOfPut(r *http.Request) (o *wire.Offer, named bool, err error) {
 		return bad(err.Error())
 	}
 	named = o.SendId != ""
+	o.Resent = named // who names it may have done so before
 	if !named {
 		o.SendId = wire.NewSendID()
 	}

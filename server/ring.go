@@ -18,13 +18,20 @@ import (
 type ring struct {
 	mu      sync.Mutex
 	change  sync.Cond
-	buf     *[laneBuffer]byte
-	in, out int64 // guarded by mu: bytes put in and taken out, ever
+	buf     []byte
+	in, out int64 // guarded by mu: bytes put in and taken out
 	err     error // guarded by mu: why no more comes in
 	stopped bool  // guarded by mu: nobody wants the rest
 }
 
 func (r *ring) init() { r.change.L = &r.mu }
+
+// reset begins anew with another buffer. A ring that was stopped stays so.
+func (r *ring) reset(buf []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.buf, r.in, r.out, r.err = buf, 0, 0, nil
+}
 
 func (r *ring) stop() {
 	r.mu.Lock()
@@ -37,14 +44,15 @@ func (r *ring) stop() {
 func (r *ring) room() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.in-r.out == laneBuffer && !r.stopped {
+	size := int64(len(r.buf))
+	for r.in-r.out == size && !r.stopped {
 		r.change.Wait()
 	}
 	if r.stopped {
 		return nil
 	}
-	at := r.in % laneBuffer
-	return r.buf[at:min(at+laneBuffer-(r.in-r.out), laneBuffer)]
+	at := r.in % size
+	return r.buf[at:min(at+size-(r.in-r.out), size)]
 }
 
 // filled says that n bytes were read, and the error after them.
@@ -71,8 +79,10 @@ func (r *ring) next() (p []byte, more bool, err error) {
 	if r.in == r.out {
 		return nil, false, r.err
 	}
-	at := r.out % laneBuffer
-	n := min(r.in-r.out, laneBuffer-at, laneChunk)
+	// At most half at once, so that there is room to read into while a write runs.
+	size := int64(len(r.buf))
+	at := r.out % size
+	n := min(r.in-r.out, size-at, size/2)
 	return r.buf[at : at+n], n < r.in-r.out, nil
 }
 
@@ -88,16 +98,32 @@ var (
 	errEnough  = errors.New("as much as was wanted")
 )
 
-// runRing copies n bytes, or until the body's end, with one goroutine that reads
-// and one that writes.
+// runRing copies n bytes, or until the body's end: the first ones of a lane with
+// little memory, the others with much.
 func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res copied) {
-	r.buf = laneBuffers.Get().(*[laneBuffer]byte)
-	defer laneBuffers.Put(r.buf)
+	if cold := min(n, warmBytes-(d.at-d.from)); cold > 0 {
+		buf := slowBuffers.Get().(*[slowBuffer]byte)
+		r.reset(buf[:])
+		res = t.pass(r, u, d, nil, drop, cold)
+		slowBuffers.Put(buf)
+		if drop, n = 0, n-cold; n == 0 || res.written < cold || res.up != nil || res.down != nil {
+			return res
+		}
+	}
 	if in := corkOf(u.r); in != nil {
 		in.ReadAhead(true)
 		defer in.ReadAhead(false)
 	}
-	out := corkOf(d.r)
+	buf := laneBuffers.Get().(*[laneBuffer]byte)
+	defer laneBuffers.Put(buf)
+	r.reset(buf[:])
+	rest := t.pass(r, u, d, corkOf(d.r), drop, n)
+	return copied{res.dropped + rest.dropped, res.written + rest.written, rest.up, rest.down}
+}
+
+// pass copies n bytes through the ring, with one goroutine that reads and one that
+// writes. out is below the down-lane's TLS; nil: every write goes out by itself.
+func (t *transfer) pass(r *ring, u *upLane, d *downLane, out *cork.Conn, drop, n int64) (res copied) {
 	body := u.body()
 	var dropped int64
 	var reader sync.WaitGroup

@@ -29,6 +29,7 @@ type session struct {
 	role      wire.Role
 	instance  string // 16 raw bytes, or "" for a sender without a place
 	epoch     uint64
+	last      uint64 // of the client's session before, 0 if it is its first
 	json      bool
 	addr      netip.Addr // where it comes from, see clientAddr
 	party     party      // who is charged; held until the session is down

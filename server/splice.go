@@ -18,12 +18,17 @@ const (
 	// laneBuffer is what a running pair of lanes holds, beside as much again in the
 	// two corks below TLS; waiting lanes hold nothing.
 	laneBuffer = 128 << 10
-	// laneChunk is the most that is written at once, so that there is always room
-	// to read into while a write runs.
-	laneChunk = laneBuffer / 2
+	// slowBuffer is what it holds, without corks, until warmBytes have passed. A
+	// receiver who never reads gets no further than the sockets' buffers, so that a
+	// thousand of them do not hold a quarter of a gigabyte (cases 45 and 46).
+	slowBuffer = 32 << 10
+	warmBytes  = 16 << 20
 )
 
-var laneBuffers = sync.Pool{New: func() any { return new([laneBuffer]byte) }}
+var (
+	laneBuffers = sync.Pool{New: func() any { return new([laneBuffer]byte) }}
+	slowBuffers = sync.Pool{New: func() any { return new([slowBuffer]byte) }}
+)
 
 // copied says what a pair has done. Dropped and written bytes were read from the
 // up-lane; up and down are the errors that ended it, io.EOF for a body that is

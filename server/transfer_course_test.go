@@ -240,8 +240,11 @@ func TestAnotherInstanceNeverResumes(t *testing.T) {
 	rt.want(rt.patch(a.Url, "alice", 0, testContent(50)), 204)
 	ticket := bob.part(a.Url).ticket
 	second := rt.receiver("bob", placeB)
-	rt.want(rt.do(rt.request("GET", a.Url, "", nil, "Authorization", "Ticket "+ticket)), 404) // revoked by the kick
-	if v := alice.verdict(); v.Code != 1104 {                                                 // at once, and not after the resume window
+	// The ticket is revoked by the kick (404), or the transfer has ended by now (410).
+	if status := rt.do(rt.request("GET", a.Url, "", nil, "Authorization", "Ticket "+ticket)).status; status != 404 && status != 410 {
+		t.Errorf("a lane of the place that was kicked: %d", status)
+	}
+	if v := alice.verdict(); v.Code != 1104 { // at once, and not after the resume window
 		t.Errorf("Verdict = %v, want 1104", v)
 	}
 	rt.want(rt.head(a.Url, "alice"), 404)
@@ -314,7 +317,7 @@ func TestDownLaneHeaders(t *testing.T) {
 		res.Body.Close()
 		h := res.Header
 		if h.Get("Content-Range") != c.want || h.Get("Content-Length") != c.length || h.Get("X-Accel-Buffering") != "no" ||
-			h.Get("Content-Disposition") != "attachment; filename*=utf-8''a%22%0D%0A%E2%82%AC.txt" ||
+			h.Get("Content-Disposition") != "attachment; filename*=utf-8''a___%E2%82%AC.txt" ||
 			h.Get("Accept-Ranges") != "bytes" || h.Get("ETag") == "" || etag != "" && h.Get("ETag") != etag {
 			t.Errorf("%v: %v", c, h)
 		}

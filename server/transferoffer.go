@@ -147,7 +147,7 @@ func (t *transfer) offerLocked(p proposal) {
 			Source: t.origin, Transfer: t.id, Url: lanePathPrefix + t.id, Ticket: t.ticket,
 		}
 	}
-	t.stepLocked(relay.RelayOfferArrived{})
+	t.stepLocked(relay.RelayOfferArrived{Resent: p.offer.Resent})
 }
 
 // attachLocked attaches the receiver's session, if it is of the bound instance.

@@ -88,7 +88,7 @@ func (t *transfer) doLocked(a relay.RelayAction) {
 	case relay.RelaySendFinish:
 		t.send(t.receiver, &wire.Frame{Body: &wire.Frame_Finish{Finish: &wire.Finish{Transfer: t.id, Digest: a.Digest}}})
 	case relay.RelaySendCancel:
-		t.send(t.receiver, &wire.Frame{Body: &wire.Frame_Cancel{Cancel: &wire.Cancel{Transfer: t.id, SendId: t.key.sendID}}})
+		t.send(t.receiver, &wire.Frame{Body: &wire.Frame_Cancel{Cancel: &wire.Cancel{Transfer: t.id, SendId: t.key.sendID, Source: t.origin}}})
 	case relay.RelaySendVerdictAck:
 		t.send(t.receiver, &wire.Frame{Body: &wire.Frame_VerdictAck{VerdictAck: &wire.VerdictAck{Transfer: t.id}}})
 	case relay.RelaySendAccepted:

@@ -224,7 +224,7 @@ func (t *transfer) standing(ctx context.Context) (int64, error) {
 		if t.stopping {
 			return 0, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
 		}
-		if state != relay.RelayOffered && !t.m.Asking() && t.m.ReceiverLive() {
+		if state != relay.RelayOffered && !t.m.Asking() && t.m.ReceiverLive() && !t.m.ReceiverBack() {
 			if asked < 0 {
 				t.stepLocked(relay.RelaySync{}) // counts what was copied, too
 				asked = t.m.At()
@@ -413,7 +413,7 @@ func offerOfMetadata(header string) (*wire.Offer, error) {
 		}
 		o.Digest = &wire.Digest{Algorithm: wire.DigestSHA256, Value: value}
 	}
-	if o.SendId == "" {
+	if o.Resent = o.SendId != ""; !o.Resent { // who names it may have done so before
 		o.SendId = wire.NewSendID()
 	}
 	return o, nil

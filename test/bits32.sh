@@ -46,4 +46,5 @@ else
 	exit 1
 fi
 echo "GOARCH=$arch go test ./..."
-GOARCH=$arch go test -count=1 -timeout 15m ./...
+GOARCH=$arch go test -count=1 -timeout 15m $(go list ./... | grep -v '/internal/sim$')
+GOARCH=$arch go test -count=1 -timeout 15m ./internal/sim -run TestSeeds -sim.seeds=200

@@ -14,8 +14,12 @@ type pipe struct {
 	addr   string
 	target string
 	ln     net.Listener
-	rate   atomic.Int64  // bytes a second in each direction of each connection; 0: as fast as it goes
-	life   time.Duration // every connection is cut at this age; 0: never
+	rate   atomic.Int64           // bytes a second in each direction of each connection; 0: as fast as it goes
+	divert atomic.Pointer[string] // new connections go there instead; nil: to target
+	opened atomic.Int64           // connections that were accepted
+	idle   atomic.Int64           // a connection on which nothing moves for so many nanoseconds is cut; 0: never
+	up     atomic.Int64           // bytes that went towards target, what was sent twice counted twice
+	life   time.Duration          // every connection is cut at this age; 0: never
 
 	mu    sync.Mutex // guards conns
 	conns map[net.Conn]bool
@@ -66,7 +70,12 @@ func (p *pipe) cut() {
 
 func (p *pipe) carry(near net.Conn) {
 	defer near.Close()
-	far, err := net.Dial("tcp", p.target)
+	p.opened.Add(1)
+	target := p.target
+	if to := p.divert.Load(); to != nil {
+		target = *to
+	}
+	far, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}
@@ -89,20 +98,27 @@ func (p *pipe) carry(near net.Conn) {
 		defer end.Stop()
 	}
 	var both sync.WaitGroup
-	both.Go(func() { p.copy(far, near) })
-	both.Go(func() { p.copy(near, far) })
+	both.Go(func() { p.copy(far, near, &p.up) })
+	both.Go(func() { p.copy(near, far, nil) })
 	both.Wait()
 }
 
-// copy forwards at the present rate and passes a half-close on.
-func (p *pipe) copy(to, from net.Conn) {
+// copy forwards at the present rate, adds to count what it has forwarded, and
+// passes a half-close on.
+func (p *pipe) copy(to, from net.Conn, count *atomic.Int64) {
 	buffer := make([]byte, 64<<10)
 	for {
+		if idle := p.idle.Load(); idle > 0 {
+			from.SetReadDeadline(time.Now().Add(time.Duration(idle)))
+		}
 		n, err := from.Read(buffer)
 		if n > 0 {
 			if _, err := to.Write(buffer[:n]); err != nil {
 				from.Close()
 				return
+			}
+			if count != nil {
+				count.Add(int64(n))
 			}
 			if rate := p.rate.Load(); rate > 0 {
 				time.Sleep(time.Duration(n) * time.Second / time.Duration(rate))

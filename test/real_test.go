@@ -6,7 +6,9 @@ package test
 import (
 	"bufio"
 	"bytes"
+	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -30,17 +32,24 @@ const patience = 90 * time.Second
 var dian string // the program under test, built once by TestMain
 
 func TestMain(m *testing.M) {
+	if part := os.Getenv("DIAN_TEST_PART"); part != "" {
+		os.Exit(play(part)) // this process is a client that a test has started
+	}
 	folder, err := os.MkdirTemp("", "dian-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	dian = filepath.Join(folder, "dian")
-	build := exec.Command("go", "build", "-o", dian, "./cmd/dian")
+	args := append([]string{"build", "-o", dian}, strings.Fields(os.Getenv("DIAN_BUILD"))...) // "-race", say
+	build := exec.Command("go", append(args, "./cmd/dian")...)
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build dian: %v\n%s", err, out)
 		os.Exit(1)
+	}
+	if cache, err := exec.Command("go", "env", "GOCACHE").Output(); err == nil {
+		os.Setenv("GOCACHE", strings.TrimSpace(string(cache))) // it would move with the next line
 	}
 	// Journals of sends and received files of these tests stay out of the home folder.
 	os.Setenv("XDG_CACHE_HOME", filepath.Join(folder, "cache"))
@@ -246,12 +255,19 @@ type relay struct {
 	addr string
 	url  string
 	args []string
+	env  []string
 }
 
 // startRelay runs `dian serve --dev` on a free port.
 func startRelay(t *testing.T, args ...string) *relay {
 	t.Helper()
-	r := &relay{t: t, addr: freeAddress(t)}
+	return startRelayWith(t, nil, args...)
+}
+
+// startRelayWith is startRelay with settings from the environment.
+func startRelayWith(t *testing.T, env []string, args ...string) *relay {
+	t.Helper()
+	r := &relay{t: t, addr: freeAddress(t), env: env}
 	r.url = "http://" + r.addr
 	r.args = append([]string{"serve", "--dev", "--listen", r.addr}, args...)
 	r.again()
@@ -261,7 +277,7 @@ func startRelay(t *testing.T, args ...string) *relay {
 // again starts the relay anew at the same address.
 func (r *relay) again() {
 	r.t.Helper()
-	r.process = start(r.t, nil, dian, r.args...)
+	r.process = start(r.t, r.env, dian, r.args...)
 	waitListening(r.t, r.addr)
 }
 
@@ -281,6 +297,34 @@ func token(t *testing.T, user string) string {
 		t.Fatalf("dian token: %v", err)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// oldToken makes a token for the development relay that is an hour and a half old and
+// has as much to go: neither clock jump makes it expire or come from the future.
+func oldToken(t *testing.T, user string) string {
+	t.Helper()
+	encode := base64.RawURLEncoding.EncodeToString
+	fresh := strings.Split(token(t, user), ".")
+	if len(fresh) != 3 {
+		t.Fatal("not a token")
+	}
+	var claims map[string]any
+	text, err := base64.RawURLEncoding.DecodeString(fresh[1])
+	if err == nil {
+		err = json.Unmarshal(text, &claims)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims["iat"], claims["exp"] = time.Now().Add(-90*time.Minute).Unix(), time.Now().Add(90*time.Minute).Unix()
+	delete(claims, "nbf")
+	if text, err = json.Marshal(claims); err != nil {
+		t.Fatal(err)
+	}
+	signed := fresh[0] + "." + encode(text)
+	mac := hmac.New(sha256.New, []byte("dian-dev-secret-that-everybody-knows"))
+	mac.Write([]byte(signed))
+	return signed + "." + encode(mac.Sum(nil))
 }
 
 // randomFile writes n bytes that repeat for a given seed and returns path and SHA-256.

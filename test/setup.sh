@@ -2,7 +2,7 @@
 # Sees that what the tests need is there: installs it as root on Debian, otherwise says what to install.
 set -euo pipefail
 cd "$(dirname "$0")"
-declare -A package=([curl]=curl [node]=nodejs [npm]=npm [gcc]=gcc [ip]=iproute2 [nginx]=nginx-light [haproxy]=haproxy [caddy]=caddy [openssl]=openssl)
+declare -A package=([curl]=curl [node]=nodejs [npm]=npm [gcc]=gcc [ip]=iproute2 [nft]=nftables [nginx]=nginx-light [haproxy]=haproxy [caddy]=caddy [openssl]=openssl)
 missing=()
 for program in "${!package[@]}"; do
 	command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || missing+=("${package[$program]}")

@@ -38,7 +38,7 @@ type connection struct {
 func (c *connection) connect(ctx context.Context, con *console, opts ...dian.Option) (*dian.Client, error) {
 	opts = append(opts, dian.WithClientName("dian-cli "+version()))
 	if c.Debug {
-		opts = append(opts, dian.WithLogger(slog.New(slog.NewTextHandler(con.err, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+		opts = append(opts, dian.WithLogger(slog.New(slog.NewTextHandler(logLines{con}, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 	}
 	address, err := c.address()
 	if err != nil {

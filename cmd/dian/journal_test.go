@@ -50,6 +50,11 @@ func TestUnfinishedSendGoesOnUnderItsID(t *testing.T) {
 		t.Errorf("id %s, resumed %v; want %s, true", got, resumed, id)
 	}
 	again.close()
+	back := mustOpen(t, j, wanted("/a"), now.Add(22*time.Hour)) // the clock was set back (case 94)
+	if got, resumed := back.id(); got != id || !resumed {
+		t.Errorf("an hour earlier: id %s, resumed %v; want %s, true", got, resumed, id)
+	}
+	back.close()
 	if e := mustOpen(t, j, wanted("/a"), now.Add(48*time.Hour)); e.resumed {
 		t.Error("it goes on after more than a day")
 	}

@@ -32,9 +32,16 @@ func (c *listenCmd) Run(con *console) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return usage("--dir: %s is not a folder one can use: %s", quote(c.Dir), describe(err))
 	}
+	// Held from now on: who swaps it for a link does not redirect what comes (case 65).
+	// The dot has the opening fail if it is no folder, instead of waiting for a FIFO.
+	folder, err := os.OpenRoot(dir + string(filepath.Separator) + ".")
+	if err != nil {
+		return usage("--dir: %s is not a folder one can use: %s", quote(c.Dir), describe(err))
+	}
+	defer folder.Close()
 	client, err := c.connect(ctx, con,
 		dian.WithReceiveDir(filepath.Join(dir, ".dian")),
-		dian.WithHandler(con.lineTold(con.received(dir))))
+		dian.WithHandler(con.lineTold(con.received(folder))))
 	if err != nil {
 		return err
 	}
@@ -59,8 +66,8 @@ func (c *console) untilOff(ctx context.Context, client *dian.Client) error {
 	}
 }
 
-// received returns the callbacks that tell what arrives and keep files in dir.
-func (c *console) received(dir string) dian.Handler {
+// received returns the callbacks that tell what arrives and keep files in folder.
+func (c *console) received(folder *os.Root) dian.Handler {
 	return dian.Handler{
 		NotifyCmdData: func(m dian.CmdData) {
 			event := cmdEvent{Event: "cmd", SendID: m.SendID, From: m.Source, Data: bytesOf(m.Data), Meta: m.Meta}
@@ -79,7 +86,7 @@ func (c *console) received(dir string) dian.Handler {
 			}
 			c.say("buffer from %s: %s%d bytes: %s", quote(m.Source), name, len(m.Data), excerpt(m.Data, excerptBytes))
 		},
-		NotifyFileData: func(m dian.FileData) { c.keep(dir, m) },
+		NotifyFileData: func(m dian.FileData) { c.keep(folder, m) },
 		NotifyCancelSend: func(n dian.CancelNotice) {
 			c.tell(cancelEvent{"cancel", n.SendID, n.Source, n.Kind.String()})
 			c.say("%s from %s cancelled", n.Kind, quote(n.Source))
@@ -95,10 +102,10 @@ func bytesOf(b []byte) []byte {
 	return b
 }
 
-// keep moves a received file to dir, under its safe name and a number if that is
+// keep moves a received file to folder, under its safe name and a number if that is
 // taken, and tells of it.
-func (c *console) keep(dir string, m dian.FileData) {
-	path, err := m.SaveAs(dir + string(filepath.Separator))
+func (c *console) keep(folder *os.Root, m dian.FileData) {
+	path, err := m.SaveIn(folder)
 	if err != nil {
 		// It is complete all the same, and stays where it was received.
 		path = m.Path

@@ -38,12 +38,12 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	con := newConsole(os.Stdin, os.Stdout, os.Stderr)
 	// A grammar that cannot be built is a bug, so Must may panic.
-	parser := kong.Must(&cli{},
+	parser := kong.Must(&cli{}, append(exactArguments(),
 		kong.Name("dian"),
 		kong.Description("Carry commands, buffers and files from one user to another."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Writers(os.Stdout, os.Stderr),
-	)
+	)...)
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}

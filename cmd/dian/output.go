@@ -38,7 +38,7 @@ func newConsole(in io.Reader, out, err *os.File) *console {
 // say writes a line of text to standard output; with --json it does nothing.
 func (c *console) say(format string, args ...any) {
 	if !c.json {
-		c.print(fmt.Appendf(nil, format+"\n", args...))
+		c.print(textLine(format, args...))
 	}
 }
 
@@ -59,7 +59,11 @@ func (c *console) tell(event any) {
 
 // warn writes a line for people to standard error.
 func (c *console) warn(format string, args ...any) {
-	line := fmt.Appendf(nil, "dian: "+format+"\n", args...)
+	c.complain(textLine("dian: "+format, args...))
+}
+
+// complain writes a line to standard error.
+func (c *console) complain(line []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.bars != nil {
@@ -67,6 +71,20 @@ func (c *console) warn(format string, args ...any) {
 		return
 	}
 	c.err.Write(line) // there is nobody left to tell an error to
+}
+
+// textLine is a line for people. What others wrote comes quoted in args; should some
+// error bring a name along as it is, it still does nothing to a terminal (case 59).
+func textLine(format string, args ...any) []byte {
+	return append(visible(fmt.Appendf(nil, format, args...)), '\n')
+}
+
+// logLines is where a logger writes: lines for standard error.
+type logLines struct{ c *console }
+
+func (l logLines) Write(p []byte) (int, error) {
+	l.c.complain(append(visible(bytes.TrimSuffix(p, []byte("\n"))), '\n'))
+	return len(p), nil
 }
 
 func (c *console) print(line []byte) {
@@ -182,10 +200,7 @@ func describe(err error) string {
 		if code, ok := err.(dian.Code); ok {
 			return codeText(code)
 		}
-		if p, ok := err.(*os.PathError); ok {
-			return p.Err.Error()
-		}
-		return err.Error()
+		return nameless(err).Error()
 	}
 	parts := []string{codeText(e.Code)}
 	switch {
@@ -198,13 +213,21 @@ func describe(err error) string {
 		if _, ok := cause.(dian.Code); ok {
 			continue
 		}
-		// A path has been told, in quotes; here it would come as it is.
-		if p, ok := errors.AsType[*os.PathError](cause); ok {
-			cause = p.Err
-		}
-		parts = append(parts, cause.Error())
+		parts = append(parts, nameless(cause).Error())
 	}
 	return strings.Join(parts, ": ")
+}
+
+// nameless is what the operating system says of a path, without the path: that has
+// been told, in quotes.
+func nameless(err error) error {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
+		return p.Err
+	}
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
+		return l.Err
+	}
+	return err
 }
 
 // receiptText says what a success means. Handed is not as good as stored and

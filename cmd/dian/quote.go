@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // quote returns s in double quotes, fit for a terminal whatever a peer has put
@@ -52,6 +53,23 @@ func plainJSON(line []byte) []byte {
 		}
 	}
 	return []byte(b.String())
+}
+
+// visible returns text with escapes in place of all that is not visible, and of bytes
+// that are no UTF-8.
+func visible(text []byte) []byte {
+	var out []byte
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		if r == utf8.RuneError && n == 1 || r < ' ' || r == 0x7F || hidden(r) {
+			e := strconv.QuoteToASCII(string(text[:n]))
+			out = append(out, e[1:len(e)-1]...)
+		} else {
+			out = append(out, text[:n]...)
+		}
+		text = text[n:]
+	}
+	return out
 }
 
 func hidden(r rune) bool { return r > 0x7E && (unseen(r) || !unicode.IsPrint(r)) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -114,12 +115,14 @@ func (c *sendCmd) sendOne(ctx context.Context, o *outbox, j *journal, path strin
 			entry.renew()
 			continue
 		}
+		// Told before it is forgotten: who is killed in between asks again under the same
+		// id, and gets the same answer, instead of sending a second file.
+		o.tellResult(result, quote(path))
 		if final(code, resumed || sent > 0) {
 			entry.forget()
 		} else {
 			note()
 		}
-		o.tellResult(result, quote(path))
 		ended()
 		return result.Err == nil
 	}
@@ -131,7 +134,8 @@ func final(code dian.Code, begun bool) bool {
 	switch code {
 	case dian.ErrConnectionLost, dian.ErrNotLoggedIn, dian.ErrKicked, dian.ErrTokenExpired,
 		dian.ErrNoAnswerFromServer, dian.ErrConnectFailed, dian.ErrTimedOut, dian.ErrConnectionClosed,
-		dian.ErrTLSFault, dian.ErrServiceFault, dian.ErrInternal, dian.ErrUnknown:
+		dian.ErrTLSFault, dian.ErrServiceFault, dian.ErrInternal, dian.ErrUnknown,
+		dian.ErrPeerNoAnswer: // it may have it: only the same id finds out
 		return false
 	case dian.ErrPeerOffline, dian.ErrPeerBusy, dian.ErrOverLimit:
 		return !begun
@@ -160,6 +164,9 @@ func (c *sendCmd) remember(o *outbox, j *journal, path string) *entry {
 		Name: c.Name, Source: identify(info),
 	}, time.Now())
 	if err != nil {
+		if !errors.Is(err, errSending) { // a full disk, say
+			o.con.warn("sending %s, which cannot be gone on with if this process ends: %s", quote(path), describe(err))
+		}
 		return loose
 	}
 	return e

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"maps"
 	"slices"
 	"time"
 )
@@ -107,25 +108,29 @@ func (b *Inbox) cleanRemains(now time.Time, files map[string]stemFiles) {
 		known[e.stem] = true
 	}
 	b.mu.Unlock()
-	for stem, have := range files {
+	for _, stem := range slices.Sorted(maps.Keys(files)) {
 		if known[stem] {
 			continue
 		}
-		for suffix, e := range have {
-			age := now.Sub(e.modTime)
+		for _, suffix := range suffixes {
+			e, here := files[stem][suffix]
+			if !here {
+				continue
+			}
+			age := now.Sub(e.ModTime)
 			if suffix == ".file" {
-				if age > b.options.KeepFiles && !e.modTime.Before(b.damaged) {
-					b.discard(e.name)
+				if age > b.options.KeepFiles && !e.ModTime.Before(b.damaged) {
+					b.discard(e.Name)
 				}
 			} else if age > b.options.KeepParts {
-				b.discard(e.name)
+				b.discard(e.Name)
 			}
 		}
 	}
 }
 
 func (b *Inbox) discard(name string) {
-	if err := b.disk.remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := b.disk.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		b.log.Warn("file stays on the disk", "file", name, "error", err)
 	}
 }

@@ -37,6 +37,9 @@ type commit struct {
 
 func (b *Inbox) startCommitter() {
 	b.told = map[Key]bool{}
+	if b.options.Stepped {
+		return
+	}
 	b.wake = make(chan struct{}, 1)
 	b.quit = make(chan struct{})
 	b.done = make(chan struct{})
@@ -45,6 +48,10 @@ func (b *Inbox) startCommitter() {
 
 // stopCommitter ends the committer after everything that waits.
 func (b *Inbox) stopCommitter() {
+	if b.options.Stepped {
+		b.commitWaiting()
+		return
+	}
 	close(b.quit)
 	<-b.done
 }
@@ -56,9 +63,16 @@ func (b *Inbox) commit(c *commit) error {
 	b.queue.Lock()
 	b.waiting = append(b.waiting, c)
 	b.queue.Unlock()
-	b.wakeUp()
+	if b.options.Stepped {
+		b.commitWaiting()
+	} else {
+		b.wakeUp()
+	}
 	return <-c.answer
 }
+
+// Settle writes down what waits to be, for an inbox with Options.Stepped.
+func (b *Inbox) Settle() { b.commitWaiting() }
 
 // notified has the committer write down, some time soon, that the application was
 // told. It is at most one record per kept file.
@@ -127,7 +141,7 @@ func (b *Inbox) moveParts(batch []*commit) {
 			continue
 		}
 		stem := c.entry.stem
-		if err := b.disk.move(stem+".part", stem+".file"); err != nil {
+		if err := b.disk.Move(stem+".part", stem+".file"); err != nil {
 			c.err = writeError("name kept file", err)
 			continue
 		}
@@ -136,7 +150,7 @@ func (b *Inbox) moveParts(batch []*commit) {
 	if !any {
 		return
 	}
-	if err := b.disk.syncDir(); err != nil {
+	if err := b.disk.SyncDir(); err != nil {
 		for _, c := range batch {
 			if c.moved {
 				c.err = fmt.Errorf("flush folder: %w: %w", ErrWrite, err)
@@ -150,7 +164,7 @@ func (b *Inbox) moveParts(batch []*commit) {
 func (b *Inbox) moveBack(c *commit) {
 	stem := c.entry.stem
 	c.moved = false
-	if err := b.disk.move(stem+".file", stem+".part"); err != nil {
+	if err := b.disk.Move(stem+".file", stem+".part"); err != nil {
 		b.log.Error("file that was not kept stays", "file", stem, "error", err)
 	}
 }

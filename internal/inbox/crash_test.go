@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dian-im/dian/internal/memdisk"
 	"github.com/dian-im/dian/internal/x3b"
 )
 
@@ -100,24 +101,24 @@ func TestPowerLossLosesNothingThatWasKept(t *testing.T) {
 			data = content(x3b.BlockSize+10_000, 5)
 		}
 		random := rand.New(rand.NewPCG(7, uint64(seed)))
-		lossy := newLossyDisk()
+		lossy := memdisk.New(nil)
 		var mu sync.Mutex
 		var kept, keptThen []Key
-		var after *lossyDisk
+		var after *memdisk.Disk
 		left := 1 + random.IntN(110)
 		hook := func(string, string) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if left--; left == 0 {
 				keptThen = slices.Clone(kept)
-				after = lossy.powerLoss(random)
+				after = lossy.PowerLoss(random)
 			}
 			if left <= 0 {
 				return errors.New("no power")
 			}
 			return nil
 		}
-		b, err := openOn(hookDisk{lossy, hook}, Options{})
+		b, err := OpenOn(memdisk.Hook(lossy, hook), Options{})
 		if err == nil {
 			b.step = 2_000
 			receiveAll(b, data, func(k Key) {
@@ -128,10 +129,10 @@ func TestPowerLossLosesNothingThatWasKept(t *testing.T) {
 			b.Close()
 		}
 		if after == nil {
-			after, keptThen = lossy.powerLoss(random), kept
+			after, keptThen = lossy.PowerLoss(random), kept
 		}
 		what := fmt.Sprintf("seed %d", seed)
-		again, err := openOn(after, Options{})
+		again, err := OpenOn(after, Options{})
 		if err != nil {
 			t.Errorf("%s: Open = %v", what, err)
 			continue
@@ -172,7 +173,7 @@ func TestKilledAtEachStepGoesOn(t *testing.T) {
 		states = append(states, state{op + " " + name[max(0, len(name)-8):], to, slices.Clone(kept)})
 		return nil
 	}
-	b := openDisk(t, hookDisk{real, hook})
+	b := openDisk(t, memdisk.Hook(real, hook))
 	receiveAll(b, data, func(k Key) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -190,10 +191,14 @@ func TestKilledAtEachStepGoesOn(t *testing.T) {
 		}
 		finish(t, fmt.Sprintf("step %d (%s)", i, s.step), b, data, s.kept)
 		b.Close()
-		for _, name := range left(t, s.dir) {
+		names := left(t, s.dir)
+		for _, name := range names {
 			if name != ".file" {
 				t.Errorf("step %d (%s) left a %s", i, s.step, name)
 			}
+		}
+		if len(names) != 3 { // a file that was renamed before the crash and is not in the ledger comes again
+			t.Errorf("step %d (%s) left %v, want the 3 files", i, s.step, names)
 		}
 	}
 }
@@ -215,7 +220,7 @@ func TestMarkSurvivesAKill(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := content(10_000, 1)
-			lossy := newLossyDisk()
+			lossy := memdisk.New(nil)
 			b := openDisk(t, lossy)
 			p := begin(t, b, testKey(1), Info{Size: 10_000})
 			write(t, p, data[:c.journal])
@@ -230,7 +235,7 @@ func TestMarkSurvivesAKill(t *testing.T) {
 			}
 			write(t, p, data[9_000:9_500])
 			if c.spoil >= 0 {
-				lossy.names[p.stem+".part"].data[c.spoil]++
+				lossy.Flip(p.stem+".part", int64(c.spoil))
 			}
 			again := openDisk(t, lossy)
 			q := begin(t, again, testKey(1), Info{Size: 10_000})
@@ -300,13 +305,13 @@ func FuzzDecodeRecord(f *testing.F) {
 
 func TestJournalIsWrittenEverySecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lossy := newLossyDisk()
+		lossy := memdisk.New(nil)
 		b := openDisk(t, lossy)
 		p := begin(t, b, testKey(1), Info{Size: 10_000})
 		write(t, p, content(5_000, 1))
 		time.Sleep(journalEvery + time.Millisecond)
 		synctest.Wait()
-		after := openDisk(t, lossy.powerLoss(rand.New(rand.NewPCG(1, 1))))
+		after := openDisk(t, lossy.PowerLoss(rand.New(rand.NewPCG(1, 1))))
 		lookup(t, after, testKey(1), Entry{State: Partial, Offset: 5_000, Size: 10_000}, true)
 	})
 }
@@ -317,15 +322,15 @@ func TestFailedFlushFailsThePart(t *testing.T) {
 	broken := errors.New("input/output error")
 	for _, when := range []string{"journal", "keep", "folder", "ledger"} {
 		t.Run(when, func(t *testing.T) {
-			lossy, data := newLossyDisk(), content(10_000, 1)
+			lossy, data := memdisk.New(nil), content(10_000, 1)
 			var failing sync.Map
-			b := openDisk(t, hookDisk{lossy, func(op, name string) error {
+			b := openDisk(t, memdisk.Hook(lossy, func(op, name string) error {
 				if what, ok := failing.Load("now"); ok && (op == "sync" || op == "syncDir") && strings.HasSuffix(name, what.(string)) {
 					failing.Delete("now")
 					return broken
 				}
 				return nil
-			}})
+			}))
 			p := begin(t, b, testKey(1), Info{Size: 10_000})
 			write(t, p, data)
 			if err := p.Mark(); err != nil {
@@ -363,14 +368,14 @@ func TestFailedFlushFailsThePart(t *testing.T) {
 
 // A full disk is told as such; the part can go on when there is room (case 75).
 func TestFullDiskKeepsThePart(t *testing.T) {
-	lossy, data := newLossyDisk(), content(10_000, 1)
+	lossy, data := memdisk.New(nil), content(10_000, 1)
 	var full sync.Map
-	b := openDisk(t, hookDisk{lossy, func(op, name string) error {
+	b := openDisk(t, memdisk.Hook(lossy, func(op, name string) error {
 		if what, ok := full.Load("now"); ok && (op == "write" || op == "create") && strings.Contains(name, what.(string)) {
 			return syscall.ENOSPC
 		}
 		return nil
-	}})
+	}))
 	p := begin(t, b, testKey(1), Info{Size: 10_000})
 	write(t, p, data[:6_000])
 	full.Store("now", "")

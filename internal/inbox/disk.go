@@ -3,42 +3,13 @@ package inbox
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
+
+	"github.com/dian-im/dian/internal/disk"
 )
-
-// disk is what the inbox asks of a folder. The real one is a place; tests have one
-// that fails, and one that loses what was not flushed.
-type disk interface {
-	create(name string) (diskFile, error) // new or fs.ErrExist, mode 0600
-	open(name string) (diskFile, error)   // existing, for reading and writing
-	rename(from, to string) error         // replaces
-	move(from, to string) error           // never replaces: fs.ErrExist
-	remove(name string) error
-	list() ([]diskEntry, error)
-	syncDir() error
-}
-
-type diskFile interface {
-	io.ReaderAt
-	io.WriterAt
-	Truncate(size int64) error
-	Sync() error
-	Datasync() error // Sync without what reading the bytes does not need
-	Size() (int64, error)
-	Close() error
-}
-
-// diskEntry is one plain file; list leaves out everything else.
-type diskEntry struct {
-	name    string
-	size    int64
-	modTime time.Time
-}
 
 // A place is a folder held by handle, so that nobody who swaps it or a parent of it
 // for a link can send a write elsewhere (case 65).
@@ -53,7 +24,7 @@ func openPlace(path string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(path)
+	root, err := os.OpenRoot(asFolder(path))
 	if err != nil {
 		return nil, err
 	}
@@ -65,9 +36,27 @@ func openPlace(path string) (*place, error) {
 	return &place{root: root, dir: dir, path: path}, nil
 }
 
+// placeIn is a place of its own for a folder that is open.
+func placeIn(open *os.Root) (*place, error) {
+	root, err := open.OpenRoot(".")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := root.Open(".")
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	path, err := filepath.Abs(open.Name())
+	if err != nil {
+		path = open.Name()
+	}
+	return &place{root: root, dir: dir, path: path}, nil
+}
+
 func (p *place) close() error { return errors.Join(p.dir.Close(), p.root.Close()) }
 
-func (p *place) create(name string) (diskFile, error) {
+func (p *place) Create(name string) (disk.File, error) {
 	f, err := p.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
@@ -75,19 +64,18 @@ func (p *place) create(name string) (diskFile, error) {
 	return osFile{f}, nil
 }
 
-func (p *place) open(name string) (diskFile, error) {
-	f, err := p.root.OpenFile(name, os.O_RDWR, 0)
+func (p *place) Open(name string) (disk.File, error) {
+	f, err := p.openFile(name, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
 	return osFile{f}, nil
 }
 
-func (p *place) rename(from, to string) error { return p.root.Rename(from, to) }
-func (p *place) move(from, to string) error   { return moveBetween(p, from, p, to) }
-func (p *place) remove(name string) error     { return p.root.Remove(name) }
+func (p *place) Rename(from, to string) error { return p.root.Rename(from, to) }
+func (p *place) Move(from, to string) error   { return moveBetween(p, from, p, to) }
 
-func (p *place) list() ([]diskEntry, error) {
+func (p *place) List() ([]disk.Entry, error) {
 	dir, err := p.root.Open(".") // a fresh one: reading p.dir would move its position
 	if err != nil {
 		return nil, err
@@ -97,7 +85,7 @@ func (p *place) list() ([]diskEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []diskEntry
+	var out []disk.Entry
 	for _, e := range all {
 		if !e.Type().IsRegular() {
 			continue
@@ -109,12 +97,12 @@ func (p *place) list() ([]diskEntry, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, diskEntry{e.Name(), info.Size(), info.ModTime()})
+		out = append(out, disk.Entry{Name: e.Name(), Size: info.Size(), ModTime: info.ModTime(), Links: linksOf(info)})
 	}
 	return out, nil
 }
 
-func (p *place) syncDir() error { return syncFolder(p.dir) }
+func (p *place) SyncDir() error { return syncFolder(p.dir) }
 
 type osFile struct{ *os.File }
 
@@ -143,13 +131,13 @@ func moveBetween(from *place, old string, to *place, new string) error {
 // no two callers can both do, and renames over that. A crash in between leaves an
 // empty file.
 func reserveAndRename(from *place, old string, to *place, new string) error {
-	mine, err := to.create(new)
+	mine, err := to.Create(new)
 	if err != nil {
 		return err
 	}
 	mine.Close()
-	if err := os.Rename(filepath.Join(from.path, old), filepath.Join(to.path, new)); err != nil {
-		to.remove(new)
+	if err := renameAt(from, old, to, new); err != nil {
+		to.Remove(new)
 		return err
 	}
 	return nil
@@ -157,15 +145,10 @@ func reserveAndRename(from *place, old string, to *place, new string) error {
 
 // linkAndRemove moves by a second link, which never replaces.
 func linkAndRemove(from *place, old string, to *place, new string) error {
-	var err error
-	if from == to {
-		err = from.root.Link(old, new)
-	} else {
-		err = os.Link(filepath.Join(from.path, old), filepath.Join(to.path, new))
-	}
+	err := linkAt(from, old, to, new)
 	switch {
 	case err == nil:
-		return from.root.Remove(old)
+		return from.Remove(old)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), isCrossDevice(err):
 		return err
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EINVAL):
@@ -175,8 +158,8 @@ func linkAndRemove(from *place, old string, to *place, new string) error {
 }
 
 // readAll returns the content of a file, or an error if it is longer than limit.
-func readAll(d disk, name string, limit int64) ([]byte, error) {
-	f, err := d.open(name)
+func readAll(d disk.Disk, name string, limit int64) ([]byte, error) {
+	f, err := d.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -197,10 +180,10 @@ func readAll(d disk, name string, limit int64) ([]byte, error) {
 
 // writeWhole makes b the content of the file name: all of it or, after a crash,
 // what was there. With sync, it is flushed before it takes the name.
-func writeWhole(d disk, name string, b []byte, sync bool) error {
+func writeWhole(d disk.Disk, name string, b []byte, sync bool) error {
 	temp := name + ".tmp"
-	d.remove(temp) // an older try's
-	f, err := d.create(temp)
+	d.Remove(temp) // an older try's
+	f, err := d.Create(temp)
 	if err != nil {
 		return err
 	}
@@ -210,10 +193,10 @@ func writeWhole(d disk, name string, b []byte, sync bool) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = d.rename(temp, name)
+		err = d.Rename(temp, name)
 	}
 	if err != nil {
-		d.remove(temp)
+		d.Remove(temp)
 	}
 	return err
 }

@@ -20,7 +20,8 @@
 //	<random>.part     bytes of an unfinished transfer
 //	<random>.journal  how many of them are on the disk, and their block digests
 //	<random>.mark     how many were taken when a peer last asked; not flushed
-//	<random>.file     a kept file, the application's from then on
+//	<random>.file     a kept file, the application's from then on. One that is saved
+//	                  elsewhere keeps this name, too, until the application was told
 //
 // A journal is never ahead of its part: the part is flushed first. Bytes below a
 // journal's offset are never written again under the same random name, so an old

@@ -27,6 +27,9 @@ var (
 	ErrTaken       = errors.New("file was saved elsewhere already")
 )
 
+// errNotAFile says that something else is where a file of ours was.
+var errNotAFile = errors.New("not a plain file of the inbox")
+
 // writeError says that op failed on the disk, as ErrNoSpace or ErrWrite.
 func writeError(op string, err error) error {
 	switch {

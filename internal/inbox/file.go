@@ -1,13 +1,8 @@
 package inbox
 
 import (
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 )
 
@@ -20,9 +15,11 @@ type File struct {
 	box  *Inbox
 	name string // in the inbox's folder
 
-	mu    sync.Mutex // guards saved and busy
-	saved string     // where SaveAs put it
-	busy  bool       // SaveAs is at it
+	mu     sync.Mutex // guards what follows
+	saved  string     // where SaveAs put it
+	linked bool       // its old name is still here, until the application was told
+	before bool       // an earlier life may have saved it, and was killed before it told of it
+	busy   bool       // SaveAs is at it
 }
 
 func newFile(b *Inbox, e entry) *File {
@@ -38,7 +35,9 @@ func (b *Inbox) Unnotified() []*File {
 	var out []*File
 	for _, e := range b.entries {
 		if e.state == Have && !e.notified {
-			out = append(out, newFile(b, *e))
+			f := newFile(b, *e)
+			f.before = true
+			out = append(out, f)
 		}
 	}
 	return out
@@ -54,15 +53,24 @@ func (f *File) Path() string {
 	return filepath.Join(f.box.place.path, f.name)
 }
 
-// Open opens the file for reading. The caller closes it.
+// Open opens the file for reading. The caller closes it. What has taken the file's
+// place, a link, a FIFO or a folder, is not opened.
 func (f *File) Open() (*os.File, error) {
 	f.mu.Lock()
 	saved := f.saved
 	f.mu.Unlock()
-	if saved != "" {
-		return os.Open(saved)
+	if saved == "" {
+		return f.box.place.openFile(f.name, os.O_RDONLY)
 	}
-	return f.box.place.root.Open(f.name)
+	file, err := os.OpenFile(saved, os.O_RDONLY|careful, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := own(file, ""); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 // Notified notes that the application was told of the file. It does not wait for the
@@ -83,130 +91,37 @@ func (f *File) Notified() error {
 	if first {
 		b.notified(f.Key)
 	}
+	f.unlink()
 	return nil
 }
 
-// mostCopies bounds the numbers that SaveAs tries.
-const mostCopies = 10_000
-
-// SaveAs moves the file out of the inbox and returns its new absolute path. If dest
-// is a folder, the file goes there under the SafeName of what its sender called it;
-// else dest names the file. It never replaces: if the name is taken it becomes
-// "photo (1).jpg" and so on, which is settled by the file system, so that several
-// savers cannot take the same one (case 67). Mode 0600 stays, and nothing about the
-// file but its bytes and, in a folder, its name comes from the sender (case 68). To
-// another file system it copies. A file can be saved once: then ErrTaken.
-//
-// The folder is held open, so swapping it for a link does not redirect the file. On
-// Windows, where a rename goes by path, that holds for copies only.
-func (f *File) SaveAs(dest string) (string, error) {
-	if err := f.begin(); err != nil {
-		return "", err
-	}
-	saved, err := f.saveAs(dest)
+// unlink removes the name in the inbox of a file that was saved elsewhere, once the
+// application was told of it.
+func (f *File) unlink() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.busy = false
-	if err != nil {
-		return "", fmt.Errorf("save file: %w", err)
+	linked := f.linked
+	f.linked = false
+	f.mu.Unlock()
+	if linked {
+		f.box.discard(f.name)
 	}
-	f.saved = saved
-	return saved, nil
 }
 
-// begin keeps others from saving the same file.
-func (f *File) begin() error {
-	if f.box.isClosed() {
-		return ErrClosed
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.saved != "" || f.busy {
-		return ErrTaken
-	}
-	f.busy = true
-	return nil
+// told reports whether the application was told of the file.
+func (f *File) told() bool {
+	b := f.box
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.entries[f.Key]
+	return e == nil || e.notified
 }
 
-func (f *File) saveAs(dest string) (string, error) {
-	dir, name := filepath.Split(dest)
-	if info, err := os.Stat(dest); name == "" || err == nil && info.IsDir() {
-		dir, name = dest, SafeName(f.Info.Name)
-	} else if dir == "" {
-		dir = "."
+// KeptName returns the name on the disk of a kept file, "" if there is none.
+func (b *Inbox) KeptName(key Key) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.entries[key]; e != nil && e.state == Have {
+		return e.stem + ".file"
 	}
-	to, err := openPlace(dir)
-	if err != nil {
-		return "", err
-	}
-	defer to.close()
-	source := f.box.place
-	path, err := moveNumbered(source, f.name, to, name)
-	if !isCrossDevice(err) {
-		return path, err
-	}
-	temp, err := copyInto(source, f.name, to)
-	if err != nil {
-		return "", err
-	}
-	if path, err = moveNumbered(to, temp, to, name); err != nil {
-		to.remove(temp)
-		return "", err
-	}
-	source.remove(f.name) // the copy is on the disk
-	return path, nil
-}
-
-// moveNumbered moves a file to the first free name made of name, flushes the folder
-// and returns the new path. After an error the file is where it was.
-func moveNumbered(from *place, old string, to *place, name string) (string, error) {
-	for i := range mostCopies {
-		free := numbered(name, i)
-		err := moveBetween(from, old, to, free)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		if err := to.syncDir(); err != nil {
-			return "", errors.Join(writeError("flush folder", err), moveBetween(to, free, from, old))
-		}
-		return filepath.Join(to.path, free), nil
-	}
-	return "", fmt.Errorf("%s: %w", name, fs.ErrExist)
-}
-
-// numbered returns the name to try after i taken ones.
-func numbered(name string, i int) string {
-	if i == 0 {
-		return name
-	}
-	stem, ext := splitExt(name)
-	return stem + " (" + strconv.Itoa(i) + ")" + ext
-}
-
-// copyInto copies a file to another file system, under a random name that SaveAs
-// then renames, and flushes it.
-func copyInto(from *place, old string, to *place) (name string, err error) {
-	source, err := from.root.Open(old)
-	if err != nil {
-		return "", err
-	}
-	defer source.Close()
-	name = ".dian-" + newStem() + ".tmp"
-	target, err := to.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return "", err
-	}
-	_, err = io.Copy(target, source)
-	if err == nil {
-		err = target.Sync()
-	}
-	err = errors.Join(err, target.Close())
-	if err != nil {
-		to.remove(name)
-		return "", writeError("copy", err)
-	}
-	return name, nil
+	return ""
 }

@@ -51,6 +51,7 @@ func TestSaveAsNeverReplacesAndNeverEscapes(t *testing.T) {
 		}
 		_, err = f.SaveAs(c.dest)
 		wantErr(t, "SaveAs again", err, ErrTaken)
+		f.Notified()
 	}
 	f := put(t, b, 50, "x", []byte("x"))
 	for _, nowhere := range []string{filepath.Join(dest, "none", "x"), filepath.Join(dest, "none") + string(filepath.Separator)} {
@@ -62,6 +63,7 @@ func TestSaveAsNeverReplacesAndNeverEscapes(t *testing.T) {
 	if got, err := f.SaveAs("here"); got != filepath.Join(dest, "here") || err != nil {
 		t.Errorf("SaveAs = %q, %v", got, err)
 	}
+	f.Notified()
 	if names := left(t, filepath.Join(top, "inbox")); len(names) != 0 {
 		t.Errorf("inbox still has %v", names)
 	}
@@ -69,6 +71,64 @@ func TestSaveAsNeverReplacesAndNeverEscapes(t *testing.T) {
 	b = open(t, filepath.Join(top, "inbox"), Options{})
 	if files := b.Unnotified(); len(files) != 0 {
 		t.Errorf("%d files to tell of that were taken away", len(files))
+	}
+}
+
+// A process that is killed after it has saved a file and before it has told anybody
+// tells of it in its next life, and then has it once.
+func TestFileSavedBeforeAKillIsToldOfAndKeptOnce(t *testing.T) {
+	top := t.TempDir()
+	dir, dest := filepath.Join(top, "inbox"), filepath.Join(top, "dest")
+	if err := os.Mkdir(dest, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, dir, Options{})
+	data := content(1_000, 1)
+	for i, name := range []string{"photo.jpg", "photo.jpg", "other.jpg"} {
+		f := put(t, b, i, name, data)
+		if i == 1 { // the name that was taken then is free when it is told of
+			defer func() {
+				if got, err := os.ReadDir(dest); err != nil || len(got) != 2 {
+					t.Errorf("folder has %v (%v), want two files", got, err)
+				}
+			}()
+		}
+		if _, err := f.SaveAs(dest); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			f.Notified()
+		}
+	}
+	b.Close()
+	if err := os.Remove(filepath.Join(dest, "photo.jpg")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // killed again before it was told
+		b = open(t, dir, Options{})
+		files := b.Unnotified()
+		if len(files) != 2 {
+			t.Fatalf("%d files to tell of, want 2", len(files))
+		}
+		for _, f := range files {
+			want := map[string]string{"photo.jpg": "photo (1).jpg", "other.jpg": "other.jpg"}[f.Info.Name]
+			if got, err := f.SaveAs(dest); err != nil || got != filepath.Join(dest, want) {
+				t.Errorf("SaveAs = %q, %v, want %q again", got, err, want)
+			}
+			hasContent(t, f, data)
+		}
+		b.Close()
+	}
+	b = open(t, dir, Options{})
+	for _, f := range b.Unnotified() {
+		if err := f.Notified(); err != nil {
+			t.Error(err)
+		}
+	}
+	b.Close()
+	b = open(t, dir, Options{}) // the names it had here are found and removed
+	if files, names := b.Unnotified(), left(t, dir); len(files) != 0 || runtime.GOOS != "windows" && len(names) != 0 {
+		t.Errorf("%d files to tell of, folder has %v, want nothing", len(files), names)
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dian-im/dian/internal/disk"
+
 	"github.com/dian-im/dian/internal/x3b"
 )
 
@@ -39,6 +41,13 @@ type Options struct {
 	KeepFiles     time.Duration // how long "have" is answered; 0 means 7 days
 	KeepCancelled time.Duration // how long "cancelled" is answered; 0 means 24 h
 	PartBytes     int64         // cap for unfinished parts that nobody writes to; 0 means none
+
+	// Stepped is for a simulator, which needs every step at a time of its choosing:
+	// the inbox starts no goroutine. Commits run in their caller's, a Part's journal
+	// is written by Part.Journal, and what File.Notified notes by Settle.
+	Stepped bool
+	Now     func() time.Time // nil means time.Now
+	NewStem func() string    // a new name, 32 hexadecimal digits; nil means 128 random bits
 }
 
 // State is what the inbox knows of a transfer.
@@ -64,7 +73,7 @@ type Entry struct {
 // from any goroutine.
 type Inbox struct {
 	// Set by Open, then only read.
-	disk     disk
+	disk     disk.Disk
 	place    *place // the disk, where files can leave it; nil for a test's disk
 	held     *os.File
 	log      *slog.Logger
@@ -116,7 +125,7 @@ func Open(dir string, options Options) (*Inbox, error) {
 		place.close()
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	b, err := openOn(place, options)
+	b, err := OpenOn(place, options)
 	if err != nil {
 		held.Close()
 		place.close()
@@ -145,7 +154,7 @@ func makeFolder(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	above, err := os.Open(parent)
+	above, err := os.Open(asFolder(parent))
 	if errors.Is(err, fs.ErrPermission) {
 		return nil // one may make names there and not read them
 	}
@@ -156,10 +165,17 @@ func makeFolder(dir string) error {
 	return syncFolder(above)
 }
 
-// openOn opens an inbox on any disk and starts its committer.
-func openOn(d disk, options Options) (*Inbox, error) {
+// OpenOn is Open for a disk that is no folder of the file system, as a test has it.
+// Nobody else may use the disk. Its files cannot be saved elsewhere.
+func OpenOn(d disk.Disk, options Options) (*Inbox, error) {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	if options.NewStem == nil {
+		options.NewStem = newStem
 	}
 	options.KeepParts = or(options.KeepParts, 24*time.Hour)
 	options.KeepFiles = or(options.KeepFiles, 7*24*time.Hour)
@@ -172,7 +188,7 @@ func openOn(d disk, options Options) (*Inbox, error) {
 		return nil, err
 	}
 	b.startCommitter()
-	if err := b.Clean(time.Now()); err != nil {
+	if err := b.Clean(options.Now()); err != nil {
 		b.Close()
 		return nil, err
 	}
@@ -294,7 +310,11 @@ func (b *Inbox) Begin(key Key, info Info) (*Part, error) {
 	p.journalNow = make(chan struct{}, 1)
 	p.journalStop = make(chan struct{})
 	p.journalDone = make(chan struct{})
-	go p.journalLoop() // ends with stopJournal
+	if b.options.Stepped {
+		close(p.journalDone)
+	} else {
+		go p.journalLoop() // ends with stopJournal
+	}
 	return p, nil
 }
 
@@ -386,11 +406,11 @@ func (p *Part) abandon(stored bool) {
 // it may be, is left alone (case 64).
 func (p *Part) create() error {
 	for {
-		stem := newStem()
+		stem := p.box.options.NewStem()
 		p.box.mu.Lock()
 		p.stem = stem
 		p.box.mu.Unlock()
-		f, err := p.box.disk.create(stem + ".part")
+		f, err := p.box.disk.Create(stem + ".part")
 		if err == nil {
 			p.file = f
 			return nil
@@ -401,8 +421,8 @@ func (p *Part) create() error {
 	}
 }
 
-// newStem returns 128 random bits as hex. Tests replace it.
-var newStem = func() string {
+// newStem returns 128 random bits as hex.
+func newStem() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
@@ -422,7 +442,7 @@ func (b *Inbox) Cancelled(key Key, code uint32) error {
 	defer p.turn.Unlock()
 	p.stopJournal()
 	p.fail(ErrCancelled)
-	err = b.commit(&commit{kind: commitCancelled, entry: entry{state: Cancelled, key: key, code: code, at: time.Now()}})
+	err = b.commit(&commit{kind: commitCancelled, entry: entry{state: Cancelled, key: key, code: code, at: p.box.options.Now()}})
 	p.endLocked(false)
 	return err
 }
@@ -473,7 +493,7 @@ func (b *Inbox) removePart(stem string) {
 		return
 	}
 	for _, suffix := range []string{".journal", ".mark", ".part"} {
-		if err := b.disk.remove(stem + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := b.disk.Remove(stem + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			b.log.Warn("part stays on the disk", "part", stem+suffix, "error", err)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dian-im/dian/internal/disk"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/dian-im/dian/internal/x3b"
@@ -38,9 +40,9 @@ func open(t testing.TB, dir string, options Options) *Inbox {
 	return b
 }
 
-func openDisk(t testing.TB, d disk) *Inbox {
+func openDisk(t testing.TB, d disk.Disk) *Inbox {
 	t.Helper()
-	b, err := openOn(d, Options{})
+	b, err := OpenOn(d, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -376,9 +378,7 @@ func TestTakenNameIsNotOpened(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, names[2]+".part"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	was := newStem
-	defer func() { newStem = was }()
-	newStem = func() string { n := names[0]; names = names[1:]; return n }
+	b.options.NewStem = func() string { n := names[0]; names = names[1:]; return n }
 	data := content(100, 1)
 	p := begin(t, b, testKey(1), Info{Size: 100})
 	write(t, p, data)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/dian-im/dian/internal/disk"
+
 	"github.com/zeebo/xxh3"
 
 	"github.com/dian-im/dian/internal/x3b"
@@ -73,7 +75,7 @@ func decodeRecord(b []byte) (*record, error) {
 
 // readRecord reads a journal or mark of a part that has size bytes. What cannot be
 // read or does not fit such a part is an error.
-func readRecord(d disk, name string, size int64) (*record, error) {
+func readRecord(d disk.Disk, name string, size int64) (*record, error) {
 	b, err := readAll(d, name, maxRecord+size/x3b.BlockSize*x3b.Size)
 	if err != nil {
 		return nil, err
@@ -112,12 +114,22 @@ func (p *Part) journalLoop() {
 		case <-tick.C:
 		case <-p.journalNow:
 		}
-		if err := p.journal(); err != nil {
-			p.fail(err)
-			p.unrecord()
+		if p.Journal() != nil {
 			return
 		}
 	}
+}
+
+// Journal writes down how far the part is, so that it survives a loss of power. The
+// inbox does it by itself, except with Options.Stepped: then the caller does, not
+// beside anything else of the part. After an error the part has failed.
+func (p *Part) Journal() error {
+	err := p.journal()
+	if err != nil {
+		p.fail(err)
+		p.unrecord()
+	}
+	return err
 }
 
 // unrecord removes journal and mark after a failed flush, at once: the page cache
@@ -148,7 +160,7 @@ func (p *Part) journal() error {
 	d := p.box.disk
 	err = writeWhole(d, p.stem+".journal", r.encode(), true)
 	if err == nil && p.recorded == 0 {
-		err = d.syncDir() // the names of part and journal
+		err = d.SyncDir() // the names of part and journal
 	}
 	if err != nil && isNoSpace(err) {
 		p.box.log.Warn("no space for a journal", "part", p.stem, "offset", r.offset)

@@ -10,6 +10,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/dian-im/dian/internal/disk"
+
 	"github.com/zeebo/xxh3"
 )
 
@@ -54,8 +56,8 @@ type entry struct {
 
 // ledger is the open file. It belongs to the committer.
 type ledger struct {
-	disk   disk
-	file   diskFile
+	disk   disk.Disk
+	file   disk.File
 	size   int64
 	seed   uint64
 	limit  int64 // of size, before it is worth writing anew
@@ -186,6 +188,7 @@ func damagedPayload(t time.Time) []byte {
 type ledgerContent struct {
 	entries map[Key]*entry
 	damaged time.Time
+	fresh   bool // there was no ledger
 }
 
 // apply reads one payload, and reports whether it made sense.
@@ -231,11 +234,12 @@ func (e *entry) notice() {
 
 // loadLedger reads the ledger or begins one. It cuts off a torn end, keeps what can
 // be read around a damaged record, and reports damage to warn.
-func loadLedger(d disk, warn func(msg string, args ...any)) (*ledger, *ledgerContent, error) {
+func loadLedger(d disk.Disk, now time.Time, warn func(msg string, args ...any)) (*ledger, *ledgerContent, error) {
 	l := &ledger{disk: d}
 	c := &ledgerContent{entries: map[Key]*entry{}}
 	b, err := readAll(d, ledgerName, ledgerLimit)
 	if errors.Is(err, fs.ErrNotExist) {
+		c.fresh = true
 		return l, c, l.rewrite(c)
 	}
 	if err != nil {
@@ -244,10 +248,10 @@ func loadLedger(d disk, warn func(msg string, args ...any)) (*ledger, *ledgerCon
 	seed, ok := ledgerSeed(b)
 	if !ok {
 		warn("ledger is not readable, beginning a new one", "bytes", len(b))
-		if err := d.rename(ledgerName, ledgerName+".bad"); err != nil {
+		if err := d.Rename(ledgerName, ledgerName+".bad"); err != nil {
 			return nil, nil, fmt.Errorf("set ledger aside: %w", err)
 		}
-		c.damaged = time.Now()
+		c.damaged = now
 		return l, c, l.rewrite(c)
 	}
 	l.seed = seed
@@ -262,20 +266,23 @@ func loadLedger(d disk, warn func(msg string, args ...any)) (*ledger, *ledgerCon
 			continue
 		}
 		warn("ledger has a damaged record", "at", piece.start, "bytes", piece.end-piece.start)
-		c.damaged, worn = time.Now(), true
+		c.damaged, worn = now, true
 	}
 	if worn {
 		return l, c, l.rewrite(c)
 	}
-	if l.file, err = d.open(ledgerName); err != nil {
+	if l.file, err = d.Open(ledgerName); err != nil {
 		return nil, nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l.size = int64(end)
 	if end < len(b) {
-		if err := errors.Join(l.file.Truncate(l.size), l.file.Sync()); err != nil {
-			l.file.Close()
-			return nil, nil, writeError("cut ledger", err)
-		}
+		err = l.file.Truncate(l.size)
+	}
+	// A process that was killed before its flush has left records that only the page
+	// cache knows. They will be answered for, so they have to be on the disk.
+	if err = errors.Join(err, l.file.Sync()); err != nil {
+		l.file.Close()
+		return nil, nil, writeError("flush ledger", err)
 	}
 	l.limit = max(ledgerSlack, 2*int64(len(l.encode(c))))
 	return l, c, nil
@@ -316,10 +323,10 @@ func (l *ledger) rewrite(c *ledgerContent) error {
 	if err := writeWhole(l.disk, ledgerName, b, true); err != nil {
 		return writeError("write ledger", err)
 	}
-	if err := l.disk.syncDir(); err != nil {
+	if err := l.disk.SyncDir(); err != nil {
 		return writeError("flush folder", err)
 	}
-	f, err := l.disk.open(ledgerName)
+	f, err := l.disk.Open(ledgerName)
 	if err != nil {
 		return writeError("open ledger", err)
 	}

@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/dian-im/dian/internal/disk"
 )
 
 // suffixes are the ends of all names that follow a stem.
@@ -41,27 +45,27 @@ func ownName(name string) (stem, suffix string, ok bool) {
 }
 
 // stemFiles are the files of one stem, by suffix.
-type stemFiles map[string]diskEntry
+type stemFiles map[string]disk.Entry
 
 // latest returns when any of them was last written.
 func (s stemFiles) latest() (t time.Time) {
 	for _, e := range s {
-		if e.modTime.After(t) {
-			t = e.modTime
+		if e.ModTime.After(t) {
+			t = e.ModTime
 		}
 	}
 	return t
 }
 
 // ownFiles lists the folder's files by stem.
-func ownFiles(d disk) (map[string]stemFiles, error) {
-	all, err := d.list()
+func ownFiles(d disk.Disk) (map[string]stemFiles, error) {
+	all, err := d.List()
 	if err != nil {
 		return nil, fmt.Errorf("list folder: %w", err)
 	}
 	out := map[string]stemFiles{}
 	for _, e := range all {
-		if stem, suffix, ok := ownName(e.name); ok {
+		if stem, suffix, ok := ownName(e.Name); ok {
 			if out[stem] == nil {
 				out[stem] = stemFiles{}
 			}
@@ -76,12 +80,12 @@ func ownFiles(d disk) (map[string]stemFiles, error) {
 func (b *Inbox) load() error {
 	d := b.disk
 	for _, name := range []string{"instance.tmp", "ledger.tmp"} {
-		d.remove(name) // nobody else has the lock
+		d.Remove(name) // nobody else has the lock
 	}
 	if err := b.loadInstance(); err != nil {
 		return err
 	}
-	ledger, content, err := loadLedger(d, b.log.Warn)
+	ledger, content, err := loadLedger(d, b.options.Now(), b.log.Warn)
 	if err != nil {
 		if ledger != nil {
 			ledger.close()
@@ -89,11 +93,30 @@ func (b *Inbox) load() error {
 		return err
 	}
 	b.ledger, b.entries, b.damaged = ledger, content.entries, content.damaged
-	if err := b.loadParts(); err != nil {
-		ledger.close()
-		return err
+	files, err := ownFiles(d)
+	if err == nil && content.fresh && holdsFiles(files) {
+		// Somebody has removed the ledger: what it listed is not ours to judge.
+		b.damaged, content.damaged = b.options.Now(), b.options.Now()
+		err = ledger.rewrite(content)
 	}
-	return nil
+	if err == nil {
+		b.loadParts(files)
+		// What an earlier process has named may be in the page cache alone.
+		err = writeError("flush folder", d.SyncDir())
+	}
+	if err != nil {
+		ledger.close()
+	}
+	return err
+}
+
+func holdsFiles(files map[string]stemFiles) bool {
+	for _, have := range files {
+		if _, ok := have[".file"]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // loadInstance reads the instance's id, or makes one.
@@ -112,40 +135,39 @@ func (b *Inbox) loadInstance() error {
 	rand.Read(b.instance[:]) // never fails
 	err = writeWhole(b.disk, "instance", []byte(hex.EncodeToString(b.instance[:])+"\n"), true)
 	if err == nil {
-		err = b.disk.syncDir()
+		err = b.disk.SyncDir()
 	}
 	return writeError("write instance", err)
 }
 
 // loadParts finds the parts that can be gone on with.
-func (b *Inbox) loadParts() error {
-	files, err := ownFiles(b.disk)
-	if err != nil {
-		return err
-	}
+func (b *Inbox) loadParts(files map[string]stemFiles) {
 	kept := map[string]bool{}
 	for key, e := range b.entries {
 		if e.state != Have {
 			continue
 		}
 		kept[e.stem] = true
-		if _, here := files[e.stem][".file"]; !here && !e.notified {
+		file, here := files[e.stem][".file"]
+		switch {
+		case !here && !e.notified:
 			// The application has taken it away, so it was told.
 			e.notice()
 			b.log.Info("kept file is not here any more", "file", e.stem, "sendId", key.SendID)
+		case here && e.notified && file.Links > 1:
+			b.discard(file.Name) // it was saved, and our name for it not yet removed
 		}
 	}
-	for stem, have := range files {
-		b.loadPart(stem, have, kept[stem])
+	for _, stem := range slices.Sorted(maps.Keys(files)) { // a simulator's seed has one outcome
+		b.loadPart(stem, files[stem], kept[stem])
 	}
-	return nil
 }
 
 // loadPart looks at the files of one stem: a part to go on with, or remains.
 func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 	for _, suffix := range []string{".journal.tmp", ".mark.tmp"} {
 		if e, ok := have[suffix]; ok {
-			b.discard(e.name)
+			b.discard(e.Name)
 			delete(have, suffix)
 		}
 	}
@@ -160,7 +182,7 @@ func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 			if _, ok := have[suffix]; !ok {
 				continue
 			}
-			r, err := readRecord(b.disk, stem+suffix, part.size)
+			r, err := readRecord(b.disk, stem+suffix, part.Size)
 			if err != nil {
 				b.log.Warn("journal is of no use", "file", stem+suffix, "error", err)
 				continue
@@ -173,24 +195,35 @@ func (b *Inbox) loadPart(stem string, have stemFiles, kept bool) {
 	other := b.parts[keyOf(best)]
 	switch {
 	case best == nil, b.entries[best.key] != nil, other != nil && other.offset >= best.offset:
-		for suffix, e := range have {
-			if suffix != ".file" {
-				b.discard(e.name)
+		for _, suffix := range suffixes {
+			if e, here := have[suffix]; here && (suffix != ".file" || !kept && b.unconfirmed(e)) {
+				b.discard(e.Name)
 			}
 		}
 		return
 	case hasFile && !hasPart:
-		if err := b.disk.move(stem+".file", stem+".part"); err != nil {
+		if err := b.disk.Move(stem+".file", stem+".part"); err != nil {
 			b.log.Warn("file that was not kept stays", "file", stem, "error", err)
 			return
 		}
+	case hasFile:
+		// Stopped within a move that takes two steps. The part is whole, and could never
+		// be kept while its name is taken.
+		b.discard(file.Name)
 	}
 	if other != nil {
 		b.removePart(other.stem)
 	}
 	b.parts[best.key] = &storedPart{
-		stem: stem, size: best.info.Size, offset: best.offset, bytes: part.size, at: have.latest(),
+		stem: stem, size: best.info.Size, offset: best.offset, bytes: part.Size, at: have.latest(),
 	}
+}
+
+// unconfirmed reports whether a file that the ledger does not know was left by a crash
+// between rename and ledger: nobody was told of it, and it comes again. If the ledger
+// was damaged, or so full that it forgot, the file may be more than that.
+func (b *Inbox) unconfirmed(e disk.Entry) bool {
+	return !e.ModTime.Before(b.damaged) && len(b.entries) < mostEntries/2
 }
 
 func keyOf(r *record) Key {

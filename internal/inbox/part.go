@@ -9,7 +9,8 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/dian-im/dian/internal/disk"
 
 	"github.com/dian-im/dian/internal/x3b"
 )
@@ -30,7 +31,7 @@ type Part struct {
 	// its write takes, so that a lane which was displaced is out before the next
 	// one's bytes come. Only those who want a turn wait for it.
 	turn     sync.Mutex
-	file     diskFile  // nil once closed
+	file     disk.File // nil once closed
 	sha      hash.Hash // nil: not wanted, or not contiguous from 0 in this process
 	verified bool
 	ended    bool // closed, kept or dropped; the inbox has forgotten it by then
@@ -228,7 +229,7 @@ func (p *Part) Keep() (*File, error) {
 		p.endLocked(false)
 		return nil, err
 	}
-	e := entry{state: Have, key: p.key, info: p.info, stem: p.stem, at: time.Now()}
+	e := entry{state: Have, key: p.key, info: p.info, stem: p.stem, at: p.box.options.Now()}
 	if err := p.box.commit(&commit{kind: commitHave, entry: e}); err != nil {
 		// Only a full disk leaves the part as good as it was.
 		p.fail(err)
@@ -286,7 +287,7 @@ func (p *Part) endLocked(keep bool) {
 	if keep {
 		b.mu.Lock()
 		b.parts[p.key] = &storedPart{
-			stem: p.stem, size: p.info.Size, offset: max(p.recorded, p.marked), bytes: p.taken.Load(), at: time.Now(),
+			stem: p.stem, size: p.info.Size, offset: max(p.recorded, p.marked), bytes: p.taken.Load(), at: p.box.options.Now(),
 		}
 		delete(b.active, p.key)
 		b.mu.Unlock()
@@ -303,10 +304,10 @@ func (p *Part) endLocked(keep bool) {
 func (p *Part) keptLocked() {
 	p.ended = true
 	if p.recorded > 0 {
-		p.box.disk.remove(p.stem + ".journal")
+		p.box.disk.Remove(p.stem + ".journal")
 	}
 	if p.marked >= 0 {
-		p.box.disk.remove(p.stem + ".mark")
+		p.box.disk.Remove(p.stem + ".mark")
 	}
 	b := p.box
 	b.mu.Lock()

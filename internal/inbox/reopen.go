@@ -18,7 +18,7 @@ var errStale = errors.New("part is stale")
 // what is recorded, and cuts off what is not trusted.
 func (p *Part) reopen(stored *storedPart) error {
 	d := p.box.disk
-	f, err := d.open(stored.stem + ".part")
+	f, err := d.Open(stored.stem + ".part")
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStale, err)
 	}
@@ -34,7 +34,7 @@ func (p *Part) reopen(stored *storedPart) error {
 			return p.goOn(h, journal, mark)
 		}
 	}
-	d.remove(stored.stem + ".mark") // not needed, or not true
+	d.Remove(stored.stem + ".mark") // not needed, or not true
 	if journal != nil {
 		if h, err := continueFrom(f, journal, journal); err == nil {
 			return p.goOn(h, journal, nil)

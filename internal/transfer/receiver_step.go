@@ -253,11 +253,16 @@ func (r *Receiver) sync(now time.Time, offset int64) {
 }
 
 func (r *Receiver) onFinish(now time.Time, d *wire.Digest) {
+	r.recall(now)
 	if r.state.Ended() {
 		r.sendVerdict()
 		return
 	}
-	if !r.offered || r.inlined || r.state == ReceiverVerifying || d != nil && len(d.Value) > digestBytes {
+	if !r.offered { // of a part that was left: an offer or a question goes on with it
+		r.forget()
+		return
+	}
+	if r.inlined || r.state == ReceiverVerifying || d != nil && len(d.Value) > digestBytes {
 		return
 	}
 	r.finish, r.digest = true, d

@@ -106,10 +106,13 @@ type Relay struct {
 
 	up, down   bool // a lane is there
 	receiver   bool // the receiver's session is there
+	begun      bool // an offer has arrived
+	before     bool // it may have been offered before this life
 	passed     bool // the offer went to the receiver
 	queried    bool // a Query went out on this line of the receiver's, and no offer after it
 	polled     bool // that Query only asks whether the receiver is still at work
 	asking     bool // rebuilt: nothing is known before the Standing
+	back       bool // the receiver has come back and has not said how it stands
 	reoffered  bool // while asking: the sender waits for an answer
 	finish     bool // the digest is known: Finish was given, or is ours to make
 	finishSent bool
@@ -172,6 +175,10 @@ func (r *Relay) At() int64 { return r.at }
 
 // Asking reports whether the receiver has yet to say how the transfer stands.
 func (r *Relay) Asking() bool { return r.asking }
+
+// ReceiverBack reports whether the receiver has come back and not said yet what it
+// has: another process of it may have less than the one before.
+func (r *Relay) ReceiverBack() bool { return r.back }
 
 // ReceiverLive reports whether the receiver's session is there.
 func (r *Relay) ReceiverLive() bool { return r.receiver }

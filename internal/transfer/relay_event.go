@@ -9,7 +9,7 @@ type RelayEvent interface{ relayEvent() }
 // Events of the sender.
 type (
 	// RelayOfferArrived is the sender's offer, the first or a repeated one.
-	RelayOfferArrived struct{}
+	RelayOfferArrived struct{ Resent bool } // it may have been offered before
 	// RelayFinish is the sender's Finish.
 	RelayFinish struct{ Digest *wire.Digest }
 	// RelayCancel asks for the transfer's end.

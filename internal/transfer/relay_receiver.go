@@ -42,7 +42,7 @@ func (r *Relay) answered(now time.Time, e RelayAnswered) error {
 // position takes over what the receiver says to have, after its answer or
 // Standing. Only with a running down-lane it may be older than what we know.
 func (r *Relay) position(now time.Time, offset int64) {
-	r.asking = false
+	r.asking, r.back = false, false
 	if r.down && offset < r.confirmed {
 		offset = r.confirmed
 	}
@@ -102,7 +102,13 @@ func (r *Relay) received(now time.Time, offset int64) error {
 	}
 	was := r.confirmed
 	r.confirm(now)
-	if r.state == RelayVerifying && r.confirmed == was && now.Sub(r.progress) >= r.cfg.Window/2 {
+	if !r.down && r.at < r.confirmed { // it took in what we thought lost with its lane
+		r.at = r.confirmed
+		if r.confirmed == r.cfg.Size {
+			r.settle()
+		}
+	}
+	if r.verifies() && r.confirmed == was && now.Sub(r.progress) >= r.cfg.Window/2 {
 		r.atWork(now)
 	}
 	return nil
@@ -183,12 +189,12 @@ func (r *Relay) standing(now time.Time, e RelayStanding) {
 		if r.state == RelayOffered {
 			return // it was asked by an offer, and answers that
 		}
-		if r.polled && r.state == RelayVerifying {
+		if r.polled && r.verifies() {
 			r.polled = false // nothing happened to it since: what it has is known
 			r.atWork(now)
 			return
 		}
-		asked := r.asking
+		asked := r.asking || r.back
 		r.position(now, e.Offset)
 		if asked && r.reoffered {
 			r.reoffered = false
@@ -219,10 +225,13 @@ func (r *Relay) receiverUp(now time.Time) {
 		if r.withdrawn {
 			r.do(RelaySendCancel)
 		}
+	case r.state == RelayOffered && r.cancelling && !r.cfg.Inlined:
+		r.do(RelaySendCancel)
 	case r.state == RelayOffered && !(r.cfg.Inlined && r.passed):
 		r.pass()
 	default:
 		r.query()
+		r.back = true
 	}
 }
 

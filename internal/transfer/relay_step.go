@@ -14,7 +14,7 @@ func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
 	var err error
 	switch e := event.(type) {
 	case RelayOfferArrived:
-		r.offered()
+		r.offered(e.Resent)
 	case RelayFinish:
 		r.finished(e)
 	case RelayCancel:
@@ -37,7 +37,7 @@ func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
 	case RelayReceiverUp:
 		r.receiverUp(now)
 	case RelayReceiverDown:
-		r.receiver, r.queried, r.polled, r.syncAt = false, false, false, 0
+		r.receiver, r.queried, r.polled, r.back, r.syncAt = false, false, false, false, 0
 	case RelayUpJoined:
 		r.laneUp(now)
 	case RelayUpEnded:
@@ -102,11 +102,17 @@ func (r *Relay) query() {
 	r.do(RelaySendQuery)
 }
 
+// verifies reports whether the receiver has what it takes to verify the content. With
+// all bytes and no Finish it is the sender who is waited for.
+func (r *Relay) verifies() bool {
+	return r.state == RelayVerifying && (r.finishSent || r.cfg.Inlined)
+}
+
 // poll asks a receiver that verifies whether it is still there. Reading 100 GB
 // again takes longer than any window; as long as it answers it is waited for.
 func (r *Relay) poll(now time.Time) {
 	half := r.cfg.Window / 2
-	if r.state == RelayVerifying && r.receiver && !r.asking && now.Sub(r.progress) >= half && now.Sub(r.polls) >= half {
+	if r.verifies() && r.receiver && !r.asking && now.Sub(r.progress) >= half && now.Sub(r.polls) >= half {
 		r.query()
 		r.polled, r.polls = true, now
 	}
@@ -126,20 +132,27 @@ func (r *Relay) withdraw() {
 	}
 }
 
-// whole reports whether the receiver was sent, or has, all there is: from here on
-// its verdict decides.
+// whole reports whether the receiver was sent, or may have, all there is: then its
+// verdict decides. Of an offer that was made before, perhaps to a server that has
+// forgotten it, nobody else knows.
 func (r *Relay) whole() bool {
+	if r.state == RelayOffered && r.before {
+		return true
+	}
 	return r.asking || r.finishSent || r.cfg.Inlined || r.state != RelayOffered && r.relayed == r.cfg.Size
 }
 
-func (r *Relay) offered() {
+func (r *Relay) offered(resent bool) {
+	if !r.begun {
+		r.begun, r.before = true, resent
+	}
 	switch {
 	case r.state.Ended():
 		r.acked = false
 		r.do(RelaySendVerdict)
 	case r.state == RelayOffered:
 		r.pass() // again, maybe: the receiver knows it by its id
-	case r.asking:
+	case r.asking, r.back: // what it has is not known: it is asked
 		r.reoffered = true
 	default:
 		r.doOffset(RelaySendAccepted, r.confirmed)

@@ -355,3 +355,42 @@ func TestRelayKeepsItsPromises(t *testing.T) {
 		}
 	})
 }
+
+// A receiver that has all bytes and no Finish is not at work: however often it says
+// how it stands, the sender has to come within the window.
+func TestRelayWaitsForFinishNoLongerThanTheWindow(t *testing.T) {
+	r := NewRelay(relayTestConfig(10), relayEpoch)
+	for _, e := range []RelayEvent{RelayOfferArrived{Resent: true}, RelayReceiverUp{}, relayAccept(10)} {
+		relayStep(t, r, relayEpoch, e)
+	}
+	partial := RelayStanding{State: wire.TransferState_TRANSFER_STATE_PARTIAL, Offset: 10, Size: 10}
+	for after := time.Second; after < 2*time.Minute; after += time.Second {
+		now := relayEpoch.Add(after)
+		relayStep(t, r, now, RelayTick{})
+		relayStep(t, r, now, RelayReceived{Offset: 10})
+		relayStep(t, r, now, partial)
+	}
+	if relayStep(t, r, relayEpoch.Add(2*time.Minute), RelayTick{}); r.State() != RelayFailed {
+		t.Errorf("state = %v, want %v", r.State(), RelayFailed)
+	}
+}
+
+// What a broken lane had still brought may be told after the receiver was asked how
+// it stands.
+func TestRelayReceivedAfterStanding(t *testing.T) {
+	for offset, want := range map[int64]RelayState{9: RelayInterrupted, 10: RelayVerifying} {
+		r := relayStreaming(t, 10)
+		relayWant(t, r, RelayFinish{}, RelayVerifying, RelaySendFinish)
+		relayStep(t, r, relayEpoch, RelayDownEnded{})
+		relayStep(t, r, relayEpoch, RelayReceiverDown{})
+		relayStep(t, r, relayEpoch, RelayReceiverUp{})
+		relayStep(t, r, relayEpoch, RelayStanding{State: wire.TransferState_TRANSFER_STATE_PARTIAL, Offset: 4, Size: 10})
+		if r.State() != RelayInterrupted || r.At() != 4 {
+			t.Fatalf("before: %v at %d", r.State(), r.At())
+		}
+		relayStep(t, r, relayEpoch, RelayReceived{Offset: offset})
+		if r.State() != want || r.At() != offset {
+			t.Errorf("received %d: %v at %d, want %v there", offset, r.State(), r.At(), want)
+		}
+	}
+}

@@ -107,15 +107,16 @@ type Sender struct {
 	cfg   SenderConfig
 	state SenderState
 
-	up       bool // there is a session
-	accepted bool // an Accepted has come and no UNKNOWN after it
-	everyone bool // an Accepted has come at any time
-	held     bool // an offer was not passed on because the server stops
-	asked    int  // offers without an answer
-	reasked  int  // offers after UNKNOWN without progress
-	transfer string
-	url      string
-	instance []byte
+	up         bool // there is a session
+	accepted   bool // an Accepted has come and no UNKNOWN after it
+	everyone   bool // an Accepted has come at any time
+	held       bool // an offer was not passed on because the server stops
+	asked      int  // offers without an answer
+	unanswered bool // the one that went out at asks is not answered
+	reasked    int  // offers after UNKNOWN without progress
+	transfer   string
+	url        string
+	instance   []byte
 
 	confirmed int64
 	wrote     int64 // handed to the present lane, or the one before
@@ -142,7 +143,7 @@ type Sender struct {
 	nextDo   SenderDo  // SenderSendOffer, SenderAskHead or SenderOpenLane
 	nextAt   int64
 	progress time.Time // of the last progress
-	asks     time.Time // when the open offer went out
+	asks     time.Time // when the open offer went out for the first time
 	stalled  time.Time // since when unconfirmed bytes are under way; zero: there are none
 	patience time.Time // until when an offline peer is waited for
 	finalAt  time.Time // zero, or when final becomes the result
@@ -310,4 +311,5 @@ type SenderAction struct {
 	Offset   int64
 	Length   int64
 	Transfer string
+	Resent   bool // of an offer: it may have been offered before
 }

@@ -24,11 +24,14 @@ func (s *Sender) dropAll() { s.next, s.nextDo = time.Time{}, SenderNothing }
 
 // deadline is when the task fails for want of progress, and how.
 func (s *Sender) deadline() (time.Time, SenderResult) {
+	wait := max(s.cfg.OfferWait, s.cfg.Window) + offerSlack
 	if s.state == SenderOffered && s.up && s.nextDo != SenderSendOffer {
-		wait := max(s.cfg.OfferWait, s.cfg.Window) + offerSlack
 		return s.asks.Add(wait), SenderResult{Code: wire.PeerNoAnswer}
 	}
 	at := s.progress.Add(s.cfg.Window)
+	if most := s.asks.Add(wait + s.cfg.Window); s.unanswered && most.Before(at) {
+		at = most // a line that comes and goes is no progress
+	}
 	if s.state == SenderOffered && s.nextDo == SenderSendOffer && s.patience.After(at) {
 		at = s.patience.Add(peerRetry)
 	}
@@ -53,9 +56,9 @@ func (s *Sender) Wake() (time.Time, bool) {
 		} else {
 			d, _ := s.deadline()
 			sooner(d)
+			sooner(s.stallAt()) // a cancel ends the lane, or lets it end
 		}
 		sooner(s.next)
-		sooner(s.stallAt())
 		sooner(s.finalAt)
 	}
 	return at, !at.IsZero()
@@ -90,7 +93,7 @@ func (s *Sender) tick(now time.Time) {
 			return
 		}
 	}
-	if due(s.stallAt(), now) && !s.cancelling {
+	if !s.cancelling && due(s.stallAt(), now) {
 		s.endLane()
 		s.shrink()
 		if s.state == SenderStreaming || s.state == SenderVerifying {

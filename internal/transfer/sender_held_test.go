@@ -63,3 +63,58 @@ func TestHeldOfferWaitsForThePeerToComeBack(t *testing.T) {
 		t.Errorf("it gave up after %v, want about %v", waited, window)
 	}
 }
+
+// A line that comes back only to break again before the offer is answered does not
+// keep the task alive for ever (case 90).
+func TestOfferOnAFlappingLineEnds(t *testing.T) {
+	const window, wait = 2 * time.Minute, 10 * time.Minute
+	for _, up := range []time.Duration{10 * time.Millisecond, 5 * time.Second, time.Minute} {
+		for _, down := range []time.Duration{10 * time.Millisecond, 5 * time.Second, time.Minute} {
+			now := time.Unix(1e9, 0)
+			began := now
+			s := NewSender(SenderConfig{Size: 1 << 20, Window: window, OfferWait: wait, Jitter: half}, now)
+			pass := func(d time.Duration) {
+				for end := now.Add(d); !s.State().Ended(); {
+					at, ok := s.Wake()
+					if !ok || at.After(end) {
+						now = end
+						return
+					}
+					now = at
+					s.Step(now, SenderTick{})
+				}
+			}
+			for !s.State().Ended() && now.Sub(began) < time.Hour {
+				s.Step(now, SenderLineUp{})
+				pass(up)
+				if !s.State().Ended() {
+					s.Step(now, SenderLineDown{})
+					pass(down)
+				}
+			}
+			if took := now.Sub(began); !s.State().Ended() || took > wait+offerSlack+window {
+				t.Errorf("up for %v, down for %v: %v after %v, want an end", up, down, s.State(), took)
+			}
+		}
+	}
+}
+
+// An application that takes its time to answer is waited for over a lost line too.
+func TestAnswerIsWaitedForOverALostLine(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	s := NewSender(SenderConfig{Size: 1 << 20, Window: 2 * time.Minute, OfferWait: 10 * time.Minute, Jitter: half}, now)
+	s.Step(now, SenderLineUp{})
+	for range 8 {
+		now = now.Add(time.Minute)
+		s.Step(now, SenderTick{})
+	}
+	s.Step(now, SenderLineDown{})
+	now = now.Add(time.Minute)
+	s.Step(now, SenderTick{})
+	s.Step(now, SenderLineUp{})
+	now = now.Add(30 * time.Second)
+	s.Step(now, SenderAccepted{Transfer: "t", URL: "/t", Instance: make([]byte, 16)})
+	if s.State() != SenderStreaming {
+		t.Errorf("it is %v: %+v", s.State(), s.Result())
+	}
+}

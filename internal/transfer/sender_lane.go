@@ -9,7 +9,7 @@ import (
 func (s *Sender) onAccepted(now time.Time, e SenderAccepted) {
 	first := !s.accepted
 	if !s.state.Ended() {
-		s.asked, s.accepted, s.everyone = 0, true, true
+		s.asked, s.unanswered, s.accepted, s.everyone = 0, false, true, true
 		s.drop(SenderSendOffer)
 	}
 	s.transfer, s.url, s.instance = e.Transfer, e.URL, e.Instance

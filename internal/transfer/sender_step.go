@@ -72,9 +72,11 @@ func (s *Sender) offer(now time.Time) {
 		return
 	}
 	s.drop(SenderSendOffer)
+	s.out = append(s.out, SenderAction{Do: SenderSendOffer, Resent: s.cfg.Reused || s.known()})
 	s.asked++
-	s.asks = now
-	s.do(SenderSendOffer)
+	if !s.unanswered {
+		s.unanswered, s.asks = true, now
+	}
 }
 
 // known reports whether somebody may have got an offer of this task.
@@ -82,7 +84,7 @@ func (s *Sender) known() bool { return s.everyone || s.asked > 0 }
 
 // deliverable reports whether the receiver may have it all, for all we know.
 func (s *Sender) deliverable() bool {
-	return s.finished || s.known() && (s.cfg.Inlined || s.cfg.Reused && !s.everyone)
+	return s.finished || s.known() && s.cfg.Inlined || s.cfg.Reused && !s.everyone
 }
 
 // endLane ends what runs.
@@ -123,7 +125,7 @@ func (s *Sender) cancel(now time.Time) {
 	case s.state.Ended():
 	case s.cancelling:
 		s.reason = nil // now it is the application's wish too
-	case !s.known():
+	case !s.known() && !s.deliverable():
 		s.end(SenderCancelled, took)
 	case !s.up && !s.deliverable():
 		s.withdraw(now, SenderCancelled, took)
@@ -160,7 +162,7 @@ func (s *Sender) fail(now time.Time, r SenderResult) {
 func (s *Sender) forgotten(now time.Time) {
 	s.accepted = false
 	s.move(SenderOffered)
-	s.asks = now
+	s.unanswered, s.asks = false, now
 	if s.reasked++; s.reasked > askedMost {
 		s.withdraw(now, SenderFailed, SenderResult{Code: wire.ConnectionLost, Detail: "forgotten again and again"})
 		return
@@ -208,6 +210,7 @@ func (s *Sender) verdict(now time.Time, e SenderVerdict) {
 	if s.state.Ended() {
 		return
 	}
+	s.unanswered = false
 	if local && (r.Code == wire.PeerOffline || r.Code == wire.ServiceFault) {
 		s.offline(now, r)
 		return

@@ -316,6 +316,15 @@ func CheckVerdict(v *Verdict) error {
 // CheckVerdictAck checks the acknowledgement of a verdict.
 func CheckVerdictAck(a *VerdictAck) error { return checkTransferID(a.GetTransfer(), true) }
 
+// CheckDeliveredCancel checks a cancel that the server passes on. Servers before this
+// field was known leave the source away.
+func CheckDeliveredCancel(c *Cancel) error {
+	if c.GetSource() == nil {
+		return CheckCancel(c)
+	}
+	return first(CheckCancel(c), CheckSendID(c.GetSendId()), checkPeer("source", c.GetSource()))
+}
+
 // CheckCancel checks a cancel, which names its transfer by either id.
 func CheckCancel(c *Cancel) error { return checkEither(c.GetSendId(), c.GetTransfer()) }
 
@@ -402,6 +411,8 @@ func CheckFromServer(f *Frame) error {
 		return CheckAccepted(b.Accepted)
 	case *Frame_Query:
 		return CheckQuery(b.Query)
+	case *Frame_Cancel:
+		return CheckDeliveredCancel(b.Cancel)
 	}
 	return checkEitherWay(f)
 }

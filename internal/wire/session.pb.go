@@ -2392,6 +2392,7 @@ type Offer struct {
 	Transfer      string                 `protobuf:"bytes,14,opt,name=transfer,proto3" json:"transfer,omitempty"` // stamped by the server: the URL's id
 	Url           string                 `protobuf:"bytes,15,opt,name=url,proto3" json:"url,omitempty"`           // stamped by the server: path of the down-lane
 	Ticket        string                 `protobuf:"bytes,16,opt,name=ticket,proto3" json:"ticket,omitempty"`     // stamped by the server: what the down-lane asks for
+	Resent        bool                   `protobuf:"varint,17,opt,name=resent,proto3" json:"resent,omitempty"`    // from the sender: it may have been offered before, so a cancel is the receiver's to decide
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2536,6 +2537,13 @@ func (x *Offer) GetTicket() string {
 		return x.Ticket
 	}
 	return ""
+}
+
+func (x *Offer) GetResent() bool {
+	if x != nil {
+		return x.Resent
+	}
+	return false
 }
 
 // Answer is the receiver's word on an Offer.
@@ -3034,6 +3042,7 @@ type Cancel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	SendId        string                 `protobuf:"bytes,1,opt,name=send_id,json=sendId,proto3" json:"send_id,omitempty"`
 	Transfer      string                 `protobuf:"bytes,2,opt,name=transfer,proto3" json:"transfer,omitempty"`
+	Source        *Peer                  `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"` // stamped by the server: a receiver that has restarted knows a part by source and send_id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3080,6 +3089,13 @@ func (x *Cancel) GetTransfer() string {
 		return x.Transfer
 	}
 	return ""
+}
+
+func (x *Cancel) GetSource() *Peer {
+	if x != nil {
+		return x.Source
+	}
+	return nil
 }
 
 // Query asks a receiver how a transfer stands, after its login or when the
@@ -3411,7 +3427,7 @@ const file_dian_v1_session_proto_rawDesc = "" +
 	"\x05users\x18\x01 \x03(\v2\x11.dian.v1.PresenceR\x05users\"B\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04busy\x18\x01 \x01(\bR\x04busy\x12$\n" +
-	"\x0edo_not_disturb\x18\x02 \x01(\x05R\fdoNotDisturb\"\xb3\x03\n" +
+	"\x0edo_not_disturb\x18\x02 \x01(\x05R\fdoNotDisturb\"\xcb\x03\n" +
 	"\x05Offer\x12\x17\n" +
 	"\asend_id\x18\x01 \x01(\tR\x06sendId\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12%\n" +
@@ -3429,7 +3445,8 @@ const file_dian_v1_session_proto_rawDesc = "" +
 	"\binstance\x18\r \x01(\fR\binstance\x12\x1a\n" +
 	"\btransfer\x18\x0e \x01(\tR\btransfer\x12\x10\n" +
 	"\x03url\x18\x0f \x01(\tR\x03url\x12\x16\n" +
-	"\x06ticket\x18\x10 \x01(\tR\x06ticketJ\x04\b\x14\x10\x15J\x04\b\x15\x10\x16\"\xdb\x01\n" +
+	"\x06ticket\x18\x10 \x01(\tR\x06ticket\x12\x16\n" +
+	"\x06resent\x18\x11 \x01(\bR\x06resentJ\x04\b\x14\x10\x15J\x04\b\x15\x10\x16\"\xdb\x01\n" +
 	"\x06Answer\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\tR\btransfer\x12-\n" +
 	"\bdecision\x18\x02 \x01(\x0e2\x11.dian.v1.DecisionR\bdecision\x12\x16\n" +
@@ -3467,10 +3484,11 @@ const file_dian_v1_session_proto_rawDesc = "" +
 	"lengthOnly\"(\n" +
 	"\n" +
 	"VerdictAck\x12\x1a\n" +
-	"\btransfer\x18\x01 \x01(\tR\btransfer\"=\n" +
+	"\btransfer\x18\x01 \x01(\tR\btransfer\"d\n" +
 	"\x06Cancel\x12\x17\n" +
 	"\asend_id\x18\x01 \x01(\tR\x06sendId\x12\x1a\n" +
-	"\btransfer\x18\x02 \x01(\tR\btransfer\"\x8d\x01\n" +
+	"\btransfer\x18\x02 \x01(\tR\btransfer\x12%\n" +
+	"\x06source\x18\x03 \x01(\v2\r.dian.v1.PeerR\x06source\"\x8d\x01\n" +
 	"\x05Query\x12\x1a\n" +
 	"\btransfer\x18\x01 \x01(\tR\btransfer\x12\x17\n" +
 	"\asend_id\x18\x02 \x01(\tR\x06sendId\x12%\n" +
@@ -3625,14 +3643,15 @@ var file_dian_v1_session_proto_depIdxs = []int32{
 	9,  // 45: dian.v1.Finish.digest:type_name -> dian.v1.Digest
 	3,  // 46: dian.v1.Verdict.receipt:type_name -> dian.v1.Receipt
 	4,  // 47: dian.v1.Verdict.origin:type_name -> dian.v1.Origin
-	8,  // 48: dian.v1.Query.source:type_name -> dian.v1.Peer
-	5,  // 49: dian.v1.Standing.state:type_name -> dian.v1.TransferState
-	3,  // 50: dian.v1.Standing.receipt:type_name -> dian.v1.Receipt
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	8,  // 48: dian.v1.Cancel.source:type_name -> dian.v1.Peer
+	8,  // 49: dian.v1.Query.source:type_name -> dian.v1.Peer
+	5,  // 50: dian.v1.Standing.state:type_name -> dian.v1.TransferState
+	3,  // 51: dian.v1.Standing.receipt:type_name -> dian.v1.Receipt
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_dian_v1_session_proto_init() }

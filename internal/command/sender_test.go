@@ -1,4 +1,4 @@
-package dian
+package command
 
 import (
 	"fmt"
@@ -15,8 +15,8 @@ import (
 // relay is a model of what docs/protocol.md §6 asks of a server, with one sender
 // and one receiver: queues in order, and LOST for what a broken line leaves.
 type relay struct {
-	box *outbox
-	in  *inorder
+	box *Sender
+	in  *Receiver
 	now time.Time
 
 	senderUp, receiverUp bool
@@ -27,11 +27,11 @@ type relay struct {
 	pending              map[uint64]*wire.Command // by ref
 	lastRef, logins      uint64
 
-	queue     []*inCommand         // at the receiving application
+	queue     []*Incoming          // at the receiving application
 	life      int                  // of the receiver
 	delivered []map[string]int     // by life: id → how often
 	order     [][]string           // by life
-	ended     map[string]Code      // results
+	ended     map[string]wire.Code // results
 	ids       []string             // in sending order
 	fail      func(string, ...any) // reports a broken promise
 }
@@ -39,16 +39,16 @@ type relay struct {
 func newRelay(ackHandled bool, fail func(string, ...any)) *relay {
 	stream := uint64(0)
 	return &relay{
-		box:     newOutbox(time.Minute, func() uint64 { stream++; return stream }),
-		in:      newInorder(ackHandled),
+		box:     NewSender(time.Minute, func() uint64 { stream++; return stream }),
+		in:      NewReceiver(ackHandled),
 		now:     time.Unix(1_000_000, 0),
-		pending: map[uint64]*wire.Command{}, ended: map[string]Code{}, fail: fail,
+		pending: map[uint64]*wire.Command{}, ended: map[string]wire.Code{}, fail: fail,
 		delivered: []map[string]int{{}}, order: [][]string{nil},
 	}
 }
 
 func (r *relay) collect() {
-	frames, outcomes := r.box.take()
+	frames, outcomes := r.box.Take()
 	if len(frames) > 0 && !r.senderUp {
 		r.fail("%d frames without a session", len(frames))
 	}
@@ -59,23 +59,23 @@ func (r *relay) collect() {
 		r.up = append(r.up, f)
 	}
 	for _, o := range outcomes {
-		if code, twice := r.ended[o.command.id]; twice {
-			r.fail("%s has two results, %v and %v", o.command.id, code, o.code)
+		if code, twice := r.ended[o.Command.ID]; twice {
+			r.fail("%s has two results, %v and %v", o.Command.ID, code, o.Code)
 		}
-		r.ended[o.command.id] = o.code
+		r.ended[o.Command.ID] = o.Code
 		times := 0
 		for _, life := range r.delivered {
-			times += life[o.command.id]
+			times += life[o.Command.ID]
 		}
-		switch o.code {
-		case OK:
+		switch o.Code {
+		case wire.OK:
 			if times != 1 {
-				r.fail("%s has result 0 and was delivered %d times", o.command.id, times)
+				r.fail("%s has result 0 and was delivered %d times", o.Command.ID, times)
 			}
-		case ErrPeerNoAnswer, ErrConnectionLost:
+		case wire.PeerNoAnswer, wire.ConnectionLost:
 		default:
 			if times != 0 {
-				r.fail("%s has result %v and was delivered", o.command.id, o.code)
+				r.fail("%s has result %v and was delivered", o.Command.ID, o.Code)
 			}
 		}
 	}
@@ -84,8 +84,8 @@ func (r *relay) collect() {
 func (r *relay) send(wait time.Duration) {
 	id := fmt.Sprintf("00000000-0000-7000-8000-%012d", len(r.ids))
 	r.ids = append(r.ids, id)
-	if !r.box.add(r.now, &outCommand{id: id, target: "bob", data: []byte{1}, wait: wait}) {
-		r.ended[id] = ErrOverLimit
+	if !r.box.Add(r.now, &Outgoing{ID: id, Target: "bob", Data: []byte{1}, Wait: wait}) {
+		r.ended[id] = wire.OverLimit
 	}
 	r.collect()
 }
@@ -101,7 +101,7 @@ func (r *relay) step(way int) bool {
 		r.up = r.up[1:]
 		if !r.receiverUp {
 			r.answer(&wire.CommandResult{Id: c.Id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
-				Code: uint32(ErrPeerOffline), Origin: wire.Origin_ORIGIN_SERVER})
+				Code: uint32(wire.PeerOffline), Origin: wire.Origin_ORIGIN_SERVER})
 			return true
 		}
 		r.lastRef++
@@ -114,18 +114,18 @@ func (r *relay) step(way int) bool {
 		}
 		c := r.down[0]
 		r.down = r.down[1:]
-		d, ack := r.in.arrive(r.now, c)
+		d, ack := r.in.Arrive(r.now, c)
 		if d != nil {
 			life := r.delivered[r.life]
-			if life[d.id]++; life[d.id] > 1 {
-				r.fail("%s delivered twice in one life", d.id)
+			if life[d.ID]++; life[d.ID] > 1 {
+				r.fail("%s delivered twice in one life", d.ID)
 			}
 			for _, before := range r.delivered[:r.life] {
-				if before[d.id] > 0 {
-					r.fail("%s delivered again after a restart", d.id)
+				if before[d.ID] > 0 {
+					r.fail("%s delivered again after a restart", d.ID)
 				}
 			}
-			r.order[r.life] = append(r.order[r.life], d.id)
+			r.order[r.life] = append(r.order[r.life], d.ID)
 			if !slices.IsSorted(r.order[r.life]) {
 				r.fail("out of order: %v", r.order[r.life])
 			}
@@ -152,7 +152,7 @@ func (r *relay) step(way int) bool {
 		}
 		result := r.results[0]
 		r.results = r.results[1:]
-		r.box.result(r.now, result)
+		r.box.Result(r.now, result)
 		r.collect()
 	case 4: // the application handles one
 		if len(r.queue) == 0 {
@@ -160,7 +160,7 @@ func (r *relay) step(way int) bool {
 		}
 		d := r.queue[0]
 		r.queue = r.queue[1:]
-		if ack := r.in.handled(d, OK, []byte("reply"), ""); ack != nil && r.receiverUp {
+		if ack := r.in.Handled(d, wire.OK, []byte("reply"), ""); ack != nil && r.receiverUp {
 			r.acks = append(r.acks, ack)
 		}
 	}
@@ -176,7 +176,7 @@ func (r *relay) answer(result *wire.CommandResult) {
 func (r *relay) cutSender() {
 	r.senderUp = false
 	r.up, r.results = nil, nil
-	r.box.lineDown()
+	r.box.LineDown()
 	r.collect()
 }
 
@@ -192,12 +192,12 @@ func (r *relay) cutReceiver() {
 func (r *relay) connect() {
 	if !r.senderUp {
 		r.senderUp = true
-		r.box.lineUp(r.now, r.moment())
+		r.box.LineUp(r.now, r.moment())
 		r.collect()
 	}
 	if !r.receiverUp {
 		r.receiverUp = true
-		r.in.lineUp(r.moment())
+		r.in.LineUp(r.moment())
 	}
 }
 
@@ -210,7 +210,7 @@ func (r *relay) moment() *wire.Moment {
 // restart gives the receiver a new life, without memory.
 func (r *relay) restart() {
 	r.cutReceiver()
-	r.in = newInorder(r.in.ackHandled)
+	r.in = NewReceiver(r.in.ackHandled)
 	r.queue = nil
 	r.life++
 	r.delivered = append(r.delivered, map[string]int{})
@@ -219,7 +219,7 @@ func (r *relay) restart() {
 
 func (r *relay) pass(d time.Duration) {
 	r.now = r.now.Add(d)
-	r.box.tick(r.now)
+	r.box.Tick(r.now)
 	r.collect()
 }
 
@@ -272,7 +272,7 @@ func TestCommandsArriveInOrderAndOnce(t *testing.T) {
 			}
 		}
 		if len(r.box.byID) != 0 || r.box.flying != 0 || r.box.flyingBytes != 0 || r.box.bytes != 0 || len(r.box.due) != 0 {
-			t.Fatalf("outbox not empty: %d commands, %d flying, %d bytes", len(r.box.byID), r.box.flying, r.box.bytes)
+			t.Fatalf("Sender not empty: %d commands, %d flying, %d bytes", len(r.box.byID), r.box.flying, r.box.bytes)
 		}
 		if r.in.queued != 0 || r.in.queuedBytes != 0 {
 			t.Fatalf("delivery queue not empty: %d, %d bytes", r.in.queued, r.in.queuedBytes)
@@ -299,34 +299,34 @@ func TestManyCommandsPassTheBoundsInFlight(t *testing.T) {
 func TestFullDeliveryQueueAnswersBusy(t *testing.T) {
 	r := newRelay(false, t.Fatalf)
 	r.connect()
-	for range maxDelivery + 3 {
+	for range MaxQueued + 3 {
 		r.send(0)
 		for way := range 4 { // the application takes nothing
 			for r.step(way) {
 			}
 		}
 	}
-	if code := r.ended[r.ids[maxDelivery]]; code != ErrPeerBusy {
-		t.Errorf("result %v, want %v", code, ErrPeerBusy)
+	if code := r.ended[r.ids[MaxQueued]]; code != wire.PeerBusy {
+		t.Errorf("result %v, want %v", code, wire.PeerBusy)
 	}
 	r.settle()
 	r.send(0)
 	r.settle()
-	if code := r.ended[r.ids[len(r.ids)-1]]; code != OK {
-		t.Errorf("after the queue is empty: %v, want OK", code)
+	if code := r.ended[r.ids[len(r.ids)-1]]; code != wire.OK {
+		t.Errorf("after the queue is empty: %v, want wire.OK", code)
 	}
 }
 
 func TestOneTargetLeavesRoomForOthers(t *testing.T) {
-	box := newOutbox(time.Minute, func() uint64 { return 7 })
+	box := NewSender(time.Minute, func() uint64 { return 7 })
 	now := time.Unix(0, 0)
-	box.lineUp(now, nil)
+	box.LineUp(now, nil)
 	for i := range 2 * maxFlying {
-		box.add(now, &outCommand{id: fmt.Sprint(i), target: "slow"})
+		box.Add(now, &Outgoing{ID: fmt.Sprint(i), Target: "slow"})
 	}
-	box.take()
-	box.add(now, &outCommand{id: "other", target: "quick"})
-	if frames, _ := box.take(); len(frames) != 1 || frames[0].Target != "quick" {
+	box.Take()
+	box.Add(now, &Outgoing{ID: "other", Target: "quick"})
+	if frames, _ := box.Take(); len(frames) != 1 || frames[0].Target != "quick" {
 		t.Errorf("%d frames for the other target, want 1", len(frames))
 	}
 }
@@ -337,11 +337,11 @@ func TestCommandRunsOutOfTime(t *testing.T) {
 		up, peer bool
 		wait     time.Duration
 		after    time.Duration
-		want     Code
+		want     wire.Code
 	}{
-		{"no answer", true, true, 0, time.Minute, ErrPeerNoAnswer},
-		{"never sent", false, false, 0, time.Minute, ErrConnectionLost},
-		{"peer stays away", true, false, 10 * time.Minute, 10 * time.Minute, ErrPeerOffline},
+		{"no answer", true, true, 0, time.Minute, wire.PeerNoAnswer},
+		{"never sent", false, false, 0, time.Minute, wire.ConnectionLost},
+		{"peer stays away", true, false, 10 * time.Minute, 10 * time.Minute, wire.PeerOffline},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRelay(false, t.Fatalf)
@@ -357,7 +357,7 @@ func TestCommandRunsOutOfTime(t *testing.T) {
 				if !c.peer {
 					r.settle()
 				}
-				at, ok := r.box.wake()
+				at, ok := r.box.Wake()
 				if !ok {
 					t.Fatal("nothing to wait for")
 				}
@@ -371,18 +371,49 @@ func TestCommandRunsOutOfTime(t *testing.T) {
 }
 
 func TestQueueOfCommandsIsBounded(t *testing.T) {
-	box := newOutbox(time.Minute, func() uint64 { return 7 })
+	box := NewSender(time.Minute, func() uint64 { return 7 })
 	now := time.Unix(0, 0)
 	big := make([]byte, 64<<10)
 	taken := 0
-	for i := 0; box.add(now, &outCommand{id: fmt.Sprint(i), target: "bob", data: big}); i++ {
+	for i := 0; box.Add(now, &Outgoing{ID: fmt.Sprint(i), Target: "bob", Data: big}); i++ {
 		taken++
 	}
 	if want := maxCommandBytes / len(big); taken != want {
 		t.Errorf("%d taken, want %d", taken, want)
 	}
-	box.end(Local, ErrNotLoggedIn, "")
-	if _, outcomes := box.take(); len(outcomes) != taken {
+	box.End(wire.Origin_ORIGIN_UNSPECIFIED, wire.NotLoggedIn, "")
+	if _, outcomes := box.Take(); len(outcomes) != taken {
 		t.Errorf("%d results, want %d", len(outcomes), taken)
 	}
+}
+
+// A command whose fate is unknown and whose peer stays away gets its result, however
+// often it is sent again.
+func TestLostCommandToAPeerThatStaysAwayEnds(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	start := now
+	box := NewSender(time.Minute, func() uint64 { return 7 })
+	box.LineUp(now, nil)
+	box.Add(now, &Outgoing{ID: "lost", Target: "bob", Wait: 10 * time.Minute})
+	box.Take()
+	box.Result(now, &wire.CommandResult{Id: "lost", Outcome: wire.CommandOutcome_COMMAND_OUTCOME_LOST,
+		Code: uint32(wire.PeerNoAnswer), Origin: wire.Origin_ORIGIN_SERVER})
+	for range 1000 {
+		frames, outcomes := box.Take()
+		if len(outcomes) == 1 {
+			if took := now.Sub(start); outcomes[0].Code != wire.PeerNoAnswer || took > time.Minute {
+				t.Errorf("result %v after %v, want %v after a minute at most", outcomes[0].Code, took, wire.PeerNoAnswer)
+			}
+			return
+		}
+		for range frames {
+			box.Result(now, &wire.CommandResult{Id: "lost", Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
+				Code: uint32(wire.PeerOffline), Origin: wire.Origin_ORIGIN_SERVER})
+		}
+		if at, ok := box.Wake(); ok {
+			now = at
+		}
+		box.Tick(now)
+	}
+	t.Errorf("no result after %v", now.Sub(start))
 }

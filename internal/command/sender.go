@@ -1,4 +1,4 @@
-package dian
+package command
 
 import (
 	"container/heap"
@@ -39,12 +39,12 @@ const (
 	resolved                     // has its result
 )
 
-// An outCommand is a command until it has its result.
-type outCommand struct {
-	id, target string
-	data, meta []byte
-	task       *Task         // not touched here
-	wait       time.Duration // for an offline peer
+// An Outgoing is a command until it has its result.
+type Outgoing struct {
+	ID, Target string
+	Data, Meta []byte
+	Task       any           // the caller's
+	Wait       time.Duration // for an offline peer
 
 	stream    *outStream
 	seq       uint64
@@ -53,25 +53,25 @@ type outCommand struct {
 	sent      bool         // at least once
 	since     *wire.Moment // of the login under which it was first sent
 	gaps      int          // how often the answer was GAP
-	waiting   Code         // held because of this refusal; OK: it is not
+	waiting   wire.Code    // held because of this refusal; OK: it is not
 	waitUntil time.Time    // the end of wait
 	due       time.Time    // when it is resolved for want of an answer
-	place     int          // in outbox.due
+	place     int          // in Sender.due
 }
 
-func (c *outCommand) cost() int { return max(len(c.data)+len(c.meta), commandMinCost) }
+func (c *Outgoing) cost() int { return max(len(c.Data)+len(c.Meta), commandMinCost) }
 
 // An outStream is the commands to one target, in order (docs/protocol.md §6).
 type outStream struct {
 	id          uint64 // random, not 0
-	list        []*outCommand
+	list        []*Outgoing
 	head        int    // list[head:] begins with the lowest unresolved
 	next        uint64 // seq of the next command
 	fresh       int    // index in list of the first that was never sent
 	held        int    // how many are held
 	flying      int
 	flyingBytes int
-	starved     bool // in outbox.starved
+	starved     bool // in Sender.starved
 
 	retry       time.Duration // 0: the last answer was the peer's own
 	pausedUntil time.Time     // held commands wait for this; zero: they do not
@@ -81,16 +81,16 @@ type outStream struct {
 // floor is the lowest seq without a result.
 func (s *outStream) floor() uint64 { return s.next - uint64(len(s.list)-s.head) }
 
-// An outcome is a command's result.
-type outcome struct {
-	command *outCommand
-	origin  Origin
-	code    Code
-	detail  string
-	reply   []byte
+// An Outcome is a command's result.
+type Outcome struct {
+	Command *Outgoing
+	Origin  wire.Origin // unspecified: this side's own word
+	Code    wire.Code
+	Detail  string
+	Reply   []byte
 }
 
-// An outbox is the sender's side of docs/protocol.md §6: which command is sent
+// A Sender is the sender's side of docs/protocol.md §6: which command is sent
 // when, and what its result is. It has no clock, goroutine or I/O: each method
 // takes a fact and the time, and leaves what is to be done in frames and
 // outcomes, which the caller takes away.
@@ -100,14 +100,14 @@ type outcome struct {
 // surely has not (GAP) as soon as everything below it has a result or goes out
 // just before it. Waiting for all below, not only for the resent ones, means that
 // it is not answered GAP once more.
-type outbox struct {
+type Sender struct {
 	timeout   time.Duration
 	newStream func() uint64
 
 	up      bool
 	moment  *wire.Moment          // of the present login
 	streams map[string]*outStream // by target
-	byID    map[string]*outCommand
+	byID    map[string]*Outgoing
 	due     dueHeap
 	paused  map[*outStream]struct{}
 	starved []*outStream // have something to send and found no room
@@ -116,36 +116,38 @@ type outbox struct {
 	flying, flyingBytes int
 
 	frames   []*wire.Command // to be sent, in this order
-	outcomes []outcome       // to be told
+	outcomes []Outcome       // to be told
 }
 
-func newOutbox(timeout time.Duration, newStream func() uint64) *outbox {
-	return &outbox{
+// NewSender returns a Sender that gives a command timeout for its result. newStream
+// returns a random number that is not 0.
+func NewSender(timeout time.Duration, newStream func() uint64) *Sender {
+	return &Sender{
 		timeout: timeout, newStream: newStream,
 		streams: map[string]*outStream{},
-		byID:    map[string]*outCommand{},
+		byID:    map[string]*Outgoing{},
 		paused:  map[*outStream]struct{}{},
 	}
 }
 
-// add takes a command. It reports false when the bound is reached.
-func (o *outbox) add(now time.Time, c *outCommand) bool {
+// Add takes a command. It reports false when the bound is reached.
+func (o *Sender) Add(now time.Time, c *Outgoing) bool {
 	if len(o.byID) >= maxCommands || len(o.byID) > 0 && o.bytes+c.cost() > maxCommandBytes {
 		return false
 	}
-	s := o.streams[c.target]
+	s := o.streams[c.Target]
 	if s == nil {
 		o.forgetStreams(now)
 		s = &outStream{id: o.newStream(), next: 1}
-		o.streams[c.target] = s
+		o.streams[c.Target] = s
 	}
 	s.used = now
 	c.stream, c.seq = s, s.next
 	s.next++
 	s.list = append(s.list, c)
-	o.byID[c.id] = c
+	o.byID[c.ID] = c
 	o.bytes += c.cost()
-	c.waitUntil = now.Add(c.wait)
+	c.waitUntil = now.Add(c.Wait)
 	c.due = c.waitUntil.Add(o.timeout)
 	heap.Push(&o.due, c)
 	o.pump(now, s)
@@ -154,7 +156,7 @@ func (o *outbox) add(now time.Time, c *outCommand) bool {
 
 // forgetStreams makes room for another stream. A stream is kept for a while after
 // its last result, so that what is late on the network stays below its floor.
-func (o *outbox) forgetStreams(now time.Time) {
+func (o *Sender) forgetStreams(now time.Time) {
 	if len(o.streams) < maxStreams {
 		return
 	}
@@ -165,16 +167,16 @@ func (o *outbox) forgetStreams(now time.Time) {
 	}
 }
 
-// lineUp sends what waits for a session.
-func (o *outbox) lineUp(now time.Time, moment *wire.Moment) {
+// LineUp sends what waits for a session.
+func (o *Sender) LineUp(now time.Time, moment *wire.Moment) {
 	o.up, o.moment = true, moment
 	for _, s := range o.streams {
 		o.pump(now, s)
 	}
 }
 
-// lineDown marks what was sent: its fate is unknown.
-func (o *outbox) lineDown() {
+// LineDown marks what was sent: its fate is unknown.
+func (o *Sender) LineDown() {
 	o.up = false
 	for _, s := range o.streams {
 		for _, c := range s.list[s.head:s.fresh] {
@@ -187,31 +189,34 @@ func (o *outbox) lineDown() {
 }
 
 // hold takes a command off the wire.
-func (o *outbox) hold(c *outCommand, resent bool) {
+func (o *Sender) hold(c *Outgoing, resent bool) {
 	o.land(c)
 	c.state, c.resent = held, resent
 	c.stream.held++
 }
 
 // land gives back the room of a flying command.
-func (o *outbox) land(c *outCommand) {
+func (o *Sender) land(c *Outgoing) {
 	c.stream.flying--
 	c.stream.flyingBytes -= c.cost()
 	o.flying--
 	o.flyingBytes -= c.cost()
 }
 
-// result takes a CommandResult that has been checked.
-func (o *outbox) result(now time.Time, r *wire.CommandResult) {
+// Result takes a CommandResult that has been checked.
+func (o *Sender) Result(now time.Time, r *wire.CommandResult) {
 	c := o.byID[r.GetId()]
 	if c == nil {
 		return // resolved before
 	}
 	s := c.stream
 	s.used = now
-	code, origin := Code(r.GetCode()), originOf(r.GetOrigin())
+	code, origin := wire.Code(r.GetCode()), r.GetOrigin()
+	if origin == wire.Origin_ORIGIN_UNSPECIFIED {
+		origin = wire.Origin_ORIGIN_SERVER // who is asked speaks for himself
+	}
 	final := r.GetOutcome() == wire.CommandOutcome_COMMAND_OUTCOME_FINAL
-	if c.state != flying && !(final && (origin == Peer || code == OK)) {
+	if c.state != flying && !(final && (origin == wire.Origin_ORIGIN_PEER || code == wire.OK)) {
 		return // about an earlier sending
 	}
 	switch {
@@ -223,20 +228,20 @@ func (o *outbox) result(now time.Time, r *wire.CommandResult) {
 		}
 	case r.GetOutcome() == wire.CommandOutcome_COMMAND_OUTCOME_LOST:
 		o.hold(c, true)
-	case c.resent && origin != Peer && notYet(code):
+	case c.resent && origin != wire.Origin_ORIGIN_PEER && notYet(code):
 		o.hold(c, true)
 		o.pause(now, s)
-	case (code == ErrPeerOffline || code == ErrOverLimit) && origin != Peer && now.Before(c.waitUntil):
+	case (code == wire.PeerOffline || code == wire.OverLimit) && origin != wire.Origin_ORIGIN_PEER && now.Before(c.waitUntil):
 		// Many who wait for their peers ask so often that the server has enough.
 		o.hold(c, false)
 		c.waiting = code
 		o.setDue(c, c.waitUntil)
 		o.pause(now, s)
 	default:
-		if origin == Peer || code == OK {
+		if origin == wire.Origin_ORIGIN_PEER || code == wire.OK {
 			o.unpause(s)
 		}
-		o.resolve(outcome{c, origin, code, r.GetDetail(), r.GetReply()})
+		o.resolve(Outcome{c, origin, code, r.GetDetail(), r.GetReply()})
 	}
 	o.pump(now, s)
 	o.feed(now)
@@ -244,12 +249,12 @@ func (o *outbox) result(now time.Time, r *wire.CommandResult) {
 
 // notYet reports whether the server's refusal may pass. A command that was sent
 // again may have been delivered by then, so its result cannot be that it was not.
-func notYet(code Code) bool {
-	return code == ErrPeerOffline || code == ErrPeerBusy || code == ErrOverLimit
+func notYet(code wire.Code) bool {
+	return code == wire.PeerOffline || code == wire.PeerBusy || code == wire.OverLimit
 }
 
 // pause keeps the held commands of a stream back for a while, longer each time.
-func (o *outbox) pause(now time.Time, s *outStream) {
+func (o *Sender) pause(now time.Time, s *outStream) {
 	if now.Before(s.pausedUntil) {
 		return
 	}
@@ -258,19 +263,19 @@ func (o *outbox) pause(now time.Time, s *outStream) {
 	o.paused[s] = struct{}{}
 }
 
-func (o *outbox) unpause(s *outStream) {
+func (o *Sender) unpause(s *outStream) {
 	s.retry, s.pausedUntil = 0, time.Time{}
 	delete(o.paused, s)
 }
 
-func (o *outbox) setDue(c *outCommand, at time.Time) {
+func (o *Sender) setDue(c *Outgoing, at time.Time) {
 	c.due = at
 	heap.Fix(&o.due, c.place)
 }
 
 // resolve ends a command. What goes on in its stream is the caller's to pump.
-func (o *outbox) resolve(r outcome) {
-	c, s := r.command, r.command.stream
+func (o *Sender) resolve(r Outcome) {
+	c, s := r.Command, r.Command.stream
 	switch c.state {
 	case flying:
 		o.land(c)
@@ -278,7 +283,7 @@ func (o *outbox) resolve(r outcome) {
 		s.held--
 	}
 	c.state = resolved
-	delete(o.byID, c.id)
+	delete(o.byID, c.ID)
 	heap.Remove(&o.due, c.place)
 	o.bytes -= c.cost()
 	for s.head < len(s.list) && s.list[s.head].state == resolved {
@@ -298,19 +303,19 @@ func (o *outbox) resolve(r outcome) {
 	o.outcomes = append(o.outcomes, r)
 }
 
-// tick resolves what is out of time and goes on with streams whose pause is over.
-func (o *outbox) tick(now time.Time) {
+// Tick resolves what is out of time and goes on with streams whose pause is over.
+func (o *Sender) Tick(now time.Time) {
 	var touched []*outStream
 	for len(o.due) > 0 && !now.Before(o.due[0].due) {
 		c := o.due[0]
-		code := ErrPeerNoAnswer
+		code := wire.PeerNoAnswer
 		switch {
-		case c.waiting != OK:
+		case c.waiting != wire.OK:
 			code = c.waiting
 		case !o.up && !c.sent:
-			code = ErrConnectionLost
+			code = wire.ConnectionLost
 		}
-		o.resolve(outcome{command: c, code: code})
+		o.resolve(Outcome{Command: c, Code: code})
 		touched = append(touched, c.stream)
 	}
 	for s := range o.paused {
@@ -325,8 +330,8 @@ func (o *outbox) tick(now time.Time) {
 	o.feed(now)
 }
 
-// wake returns when tick has something to do, and false for never.
-func (o *outbox) wake() (time.Time, bool) {
+// Wake returns when tick has something to do, and false for never.
+func (o *Sender) Wake() (time.Time, bool) {
 	var at time.Time
 	if len(o.due) > 0 {
 		at = o.due[0].due
@@ -339,19 +344,19 @@ func (o *outbox) wake() (time.Time, bool) {
 	return at, !at.IsZero()
 }
 
-// end resolves everything.
-func (o *outbox) end(origin Origin, code Code, detail string) {
+// End resolves everything.
+func (o *Sender) End(origin wire.Origin, code wire.Code, detail string) {
 	for _, s := range o.streams {
-		for _, c := range append([]*outCommand(nil), s.list[s.head:]...) {
+		for _, c := range append([]*Outgoing(nil), s.list[s.head:]...) {
 			if c.state != resolved {
-				o.resolve(outcome{command: c, origin: origin, code: code, detail: detail})
+				o.resolve(Outcome{Command: c, Origin: origin, Code: code, Detail: detail})
 			}
 		}
 	}
 }
 
 // feed goes on with streams that found no room.
-func (o *outbox) feed(now time.Time) {
+func (o *Sender) feed(now time.Time) {
 	for o.flying < maxFlying && o.flyingBytes < maxFlyingBytes && len(o.starved) > 0 {
 		s := o.starved[0]
 		o.starved = o.starved[1:]
@@ -364,7 +369,7 @@ func (o *outbox) feed(now time.Time) {
 }
 
 // pump sends what may be sent of one stream.
-func (o *outbox) pump(now time.Time, s *outStream) {
+func (o *Sender) pump(now time.Time, s *outStream) {
 	if !o.up {
 		return
 	}
@@ -384,7 +389,7 @@ func (o *outbox) pump(now time.Time, s *outStream) {
 
 // pumpHeld sends held commands in order. It reports false if some must stay, so
 // that nothing above them is sent.
-func (o *outbox) pumpHeld(now time.Time, s *outStream) bool {
+func (o *Sender) pumpHeld(now time.Time, s *outStream) bool {
 	open := false // something below has been on the wire for a while, or may have arrived
 	for _, c := range s.list[s.head:s.fresh] {
 		switch c.state {
@@ -401,7 +406,7 @@ func (o *outbox) pumpHeld(now time.Time, s *outStream) bool {
 }
 
 // send puts a command on the wire, if there is room.
-func (o *outbox) send(now time.Time, c *outCommand) bool {
+func (o *Sender) send(now time.Time, c *Outgoing) bool {
 	s, cost := c.stream, c.cost()
 	if s.flying >= maxFlyingTo || s.flying > 0 && s.flyingBytes+cost > maxFlyingToByte {
 		return false // its own results will pump it
@@ -419,17 +424,17 @@ func (o *outbox) send(now time.Time, c *outCommand) bool {
 	if !c.sent {
 		c.since = o.moment
 	}
-	c.state, c.sent, c.waiting = flying, true, OK
+	c.state, c.sent, c.waiting = flying, true, wire.OK
 	s.flying++
 	s.flyingBytes += cost
 	o.flying++
 	o.flyingBytes += cost
-	if c.wait > 0 { // the time for an answer begins when the peer may be there
+	if c.Wait > 0 && !c.resent { // the time for an answer begins when the peer may be there
 		o.setDue(c, now.Add(o.timeout))
 	}
 	f := &wire.Command{
-		Id: c.id, Target: c.target, Stream: s.id, Seq: c.seq, Floor: s.floor(),
-		Resent: c.resent, Data: c.data, Meta: c.meta,
+		Id: c.ID, Target: c.Target, Stream: s.id, Seq: c.seq, Floor: s.floor(),
+		Resent: c.resent, Data: c.Data, Meta: c.Meta,
 	}
 	if c.resent {
 		f.Since = c.since
@@ -438,15 +443,15 @@ func (o *outbox) send(now time.Time, c *outCommand) bool {
 	return true
 }
 
-// take returns what is to be done and forgets it.
-func (o *outbox) take() ([]*wire.Command, []outcome) {
+// Take returns what is to be done and forgets it.
+func (o *Sender) Take() ([]*wire.Command, []Outcome) {
 	frames, outcomes := o.frames, o.outcomes
 	o.frames, o.outcomes = nil, nil
 	return frames, outcomes
 }
 
 // A dueHeap orders commands by the time at which they are out of time.
-type dueHeap []*outCommand
+type dueHeap []*Outgoing
 
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
@@ -455,7 +460,7 @@ func (h dueHeap) Swap(i, j int) {
 	h[i].place, h[j].place = i, j
 }
 func (h *dueHeap) Push(x any) {
-	c := x.(*outCommand)
+	c := x.(*Outgoing)
 	c.place = len(*h)
 	*h = append(*h, c)
 }

@@ -1,4 +1,4 @@
-package dian
+package command
 
 import (
 	"fmt"
@@ -19,8 +19,8 @@ func command(stream, seq, floor uint64, resent bool) *wire.Command {
 }
 
 // answerOf arrives with a command and writes down what the receiver does.
-func answerOf(r *inorder, now time.Time, c *wire.Command) string {
-	d, a := r.arrive(now, c)
+func answerOf(r *Receiver, now time.Time, c *wire.Command) string {
+	d, a := r.Arrive(now, c)
 	s := ""
 	if d != nil {
 		s = "delivers"
@@ -40,7 +40,7 @@ func answerOf(r *inorder, now time.Time, c *wire.Command) string {
 // The table of docs/protocol.md §6, line by line.
 func TestReceiverFollowsTheTable(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	r := newInorder(false)
+	r := NewReceiver(false)
 	for i, c := range []struct {
 		command *wire.Command
 		want    string
@@ -75,39 +75,39 @@ func TestReceiverFollowsTheTable(t *testing.T) {
 
 func TestReplyIsRepeatedUntilTheFloorPasses(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	r := newInorder(true)
-	r.lineUp(nil)
-	d, a := r.arrive(now, command(1, 1, 1, false))
+	r := NewReceiver(true)
+	r.LineUp(nil)
+	d, a := r.Arrive(now, command(1, 1, 1, false))
 	if d == nil || a != nil {
 		t.Fatalf("delivered %v, ack %v; want no ack before it is handled", d, a)
 	}
 	again := command(1, 1, 1, true)
 	again.Ref = 77
-	if d, a := r.arrive(now, again); d != nil || a != nil {
+	if d, a := r.Arrive(now, again); d != nil || a != nil {
 		t.Fatalf("the same again: delivered %v, ack %v; want neither", d, a)
 	}
-	ack := r.handled(d, ErrNoSpace, []byte("reply"), "detail")
-	want := &wire.CommandAck{Ref: 77, Id: d.id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
-		Code: uint32(ErrNoSpace), Reply: []byte("reply"), Detail: "detail"}
+	ack := r.Handled(d, wire.NoSpace, []byte("reply"), "detail")
+	want := &wire.CommandAck{Ref: 77, Id: d.ID, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
+		Code: uint32(wire.NoSpace), Reply: []byte("reply"), Detail: "detail"}
 	if diff := cmp.Diff(want.String(), ack.String()); diff != "" {
 		t.Errorf("ack (-want +got):\n%s", diff)
 	}
-	if _, a := r.arrive(now, again); a == nil || string(a.Reply) != "reply" || Code(a.Code) != ErrNoSpace {
+	if _, a := r.Arrive(now, again); a == nil || string(a.Reply) != "reply" || wire.Code(a.Code) != wire.NoSpace {
 		t.Errorf("repeated ack %v, want the reply again", a)
 	}
-	r.arrive(now, command(1, 2, 2, false))
-	if _, a := r.arrive(now, again); a == nil || Code(a.Code) != ErrPeerNoAnswer || a.Reply != nil {
+	r.Arrive(now, command(1, 2, 2, false))
+	if _, a := r.Arrive(now, again); a == nil || wire.Code(a.Code) != wire.PeerNoAnswer || a.Reply != nil {
 		t.Errorf("below the floor: ack %v, want 604 without reply", a)
 	}
 }
 
 func TestAckOfABrokenLineIsNotSent(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	r := newInorder(true)
-	r.lineUp(nil)
-	d, _ := r.arrive(now, command(1, 1, 1, false))
-	r.lineUp(nil)
-	if ack := r.handled(d, OK, nil, ""); ack != nil {
+	r := NewReceiver(true)
+	r.LineUp(nil)
+	d, _ := r.Arrive(now, command(1, 1, 1, false))
+	r.LineUp(nil)
+	if ack := r.Handled(d, wire.OK, nil, ""); ack != nil {
 		t.Errorf("ack %v with a ref of the line before", ack)
 	}
 	if got, want := answerOf(r, now, command(1, 1, 1, true)), " final 0"; got != want {
@@ -119,10 +119,10 @@ func TestAckOfABrokenLineIsNotSent(t *testing.T) {
 func TestReceiverMemoryIsBounded(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	t.Run("streams", func(t *testing.T) {
-		r := newInorder(true)
+		r := NewReceiver(true)
 		for i := range uint64(2 * maxInStreams) {
-			if d, _ := r.arrive(now, command(i+1, 1, 1, false)); d != nil {
-				r.handled(d, OK, make([]byte, 32<<10), "")
+			if d, _ := r.Arrive(now, command(i+1, 1, 1, false)); d != nil {
+				r.Handled(d, wire.OK, make([]byte, 32<<10), "")
 			}
 			if len(r.streams) > maxInStreams || r.cached > maxReplyBytes {
 				t.Fatalf("%d streams with %d bytes of replies", len(r.streams), r.cached)
@@ -133,10 +133,10 @@ func TestReceiverMemoryIsBounded(t *testing.T) {
 		}
 	})
 	t.Run("answers of one stream", func(t *testing.T) {
-		r := newInorder(true)
+		r := NewReceiver(true)
 		for i := range uint64(2 * maxAnswers) { // a floor that never rises
-			if d, _ := r.arrive(now, command(1, i+1, 1, false)); d != nil {
-				r.handled(d, OK, make([]byte, wire.ReplyBytes), "")
+			if d, _ := r.Arrive(now, command(1, i+1, 1, false)); d != nil {
+				r.Handled(d, wire.OK, make([]byte, wire.ReplyBytes), "")
 			}
 		}
 		if r.cached > maxAnswerBytes+wire.ReplyBytes+maxAnswers*replyMemoryCost {
@@ -144,12 +144,12 @@ func TestReceiverMemoryIsBounded(t *testing.T) {
 		}
 	})
 	t.Run("ids", func(t *testing.T) {
-		r := newInorder(false)
+		r := NewReceiver(false)
 		for i := range 2 * maxKnownIDs {
 			c := command(0, 0, 0, false)
 			c.Id = fmt.Sprint(i)
-			d, _ := r.arrive(now, c)
-			r.handled(d, OK, nil, "")
+			d, _ := r.Arrive(now, c)
+			r.Handled(d, wire.OK, nil, "")
 		}
 		if len(r.ids) > maxKnownIDs || len(r.idOrder) > maxKnownIDs {
 			t.Errorf("%d ids kept", len(r.ids))
@@ -165,23 +165,23 @@ func TestResentCommandThatWasNeverHere(t *testing.T) {
 		name  string
 		since *wire.Moment
 		drop  bool
-		want  Code
+		want  wire.Code
 	}{
-		{"first sent after this life began", &wire.Moment{Server: 7, Count: 11}, false, OK},
-		{"first sent before", &wire.Moment{Server: 7, Count: 9}, false, ErrPeerNoAnswer},
-		{"at a server this life does not know", &wire.Moment{Server: 8, Count: 11}, false, ErrPeerNoAnswer},
-		{"by a client that does not say", nil, false, ErrPeerNoAnswer},
-		{"of a sender one of whose streams was forgotten", &wire.Moment{Server: 7, Count: 11}, true, ErrPeerNoAnswer},
+		{"first sent after this life began", &wire.Moment{Server: 7, Count: 11}, false, wire.OK},
+		{"first sent before", &wire.Moment{Server: 7, Count: 9}, false, wire.PeerNoAnswer},
+		{"at a server this life does not know", &wire.Moment{Server: 8, Count: 11}, false, wire.PeerNoAnswer},
+		{"by a client that does not say", nil, false, wire.PeerNoAnswer},
+		{"of a sender one of whose streams was forgotten", &wire.Moment{Server: 7, Count: 11}, true, wire.PeerNoAnswer},
 	} {
-		r := newInorder(false)
-		r.lineUp(&wire.Moment{Server: 7, Count: 10})
-		r.lineUp(&wire.Moment{Server: 7, Count: 20}) // the same life
+		r := NewReceiver(false)
+		r.LineUp(&wire.Moment{Server: 7, Count: 10})
+		r.LineUp(&wire.Moment{Server: 7, Count: 20}) // the same life
 		if c.drop {
-			r.arrive(now, &wire.Command{Id: "x", Source: &wire.Peer{User: "alice"}, Stream: 4, Seq: 1, Floor: 1})
+			r.Arrive(now, &wire.Command{Id: "x", Source: &wire.Peer{User: "alice"}, Stream: 4, Seq: 1, Floor: 1})
 			r.drop(r.streams[streamKey{"alice", 4}])
 		}
-		d, ack := r.arrive(now, &wire.Command{Id: "y", Source: &wire.Peer{User: "alice"}, Stream: 5, Seq: 1, Floor: 1, Resent: true, Since: c.since})
-		if Code(ack.Code) != c.want || (d != nil) != (c.want == OK) {
+		d, ack := r.Arrive(now, &wire.Command{Id: "y", Source: &wire.Peer{User: "alice"}, Stream: 5, Seq: 1, Floor: 1, Resent: true, Since: c.since})
+		if wire.Code(ack.Code) != c.want || (d != nil) != (c.want == wire.OK) {
 			t.Errorf("%s: code %d, delivered %v, want %d", c.name, ack.Code, d != nil, c.want)
 		}
 	}

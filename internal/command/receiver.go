@@ -1,4 +1,4 @@
-package dian
+package command
 
 import (
 	"container/list"
@@ -7,10 +7,13 @@ import (
 	"github.com/dian-im/dian/internal/wire"
 )
 
+// MaxQueued is how many commands may wait for the application; one more is answered
+// 602.
+const MaxQueued = 1024
+
 // Bounds of what a receiver of commands keeps. Peers choose what they send, so
 // each is held whatever they do.
 const (
-	maxDelivery      = 1024    // commands that wait for the application
 	maxDeliveryBytes = 4 << 20 // their data
 
 	maxInStreams    = 4096     // the least recently used one is forgotten
@@ -24,18 +27,18 @@ const (
 	maxForgot       = 4096 // senders of forgotten streams; with more, all count as such
 )
 
-// inorder is the receiver's side of docs/protocol.md §6: which command is
+// A Receiver is the receiver's side of docs/protocol.md §6: which command is
 // delivered and what is answered. It has no clock, goroutine or I/O. Its memory
 // is that of one life of the receiver.
-type inorder struct {
+type Receiver struct {
 	ackHandled bool
 
 	line    uint64 // counts sessions: a ref counts only in its own
 	streams map[streamKey]*inStream
 	recent  list.List // of *inStream, the most recently used in front
-	ids     map[idKey]*inCommand
-	idOrder []*inCommand // by age
-	cached  int          // cost of all remembered replies
+	ids     map[idKey]*Incoming
+	idOrder []*Incoming // by age
+	cached  int         // cost of all remembered replies
 
 	alive  map[uint64]uint64   // by server: the moment of this life's first login there
 	forgot map[string]struct{} // senders a stream of whom was forgotten
@@ -55,16 +58,16 @@ type inStream struct {
 	key     streamKey
 	next    uint64 // the seq that is delivered next
 	floor   uint64 // the highest that the sender has told
-	answers map[uint64]*inCommand
+	answers map[uint64]*Incoming
 	cached  int // cost of their replies
 	used    time.Time
 	place   *list.Element
 }
 
-// An inCommand is a command that is delivered, and what was answered to it.
-type inCommand struct {
-	source, id string
-	data, meta []byte // until it is handled
+// An Incoming is a command that is delivered, and what was answered to it.
+type Incoming struct {
+	Source, ID string
+	Data, Meta []byte // until it is handled
 	size       int
 
 	stream *inStream // nil for an unordered one
@@ -74,26 +77,28 @@ type inCommand struct {
 	ref, line uint64 // whom to answer
 	handled   bool
 	known     bool // still remembered
-	code      Code
+	code      wire.Code
 	reply     []byte
 	detail    string
 }
 
-func (c *inCommand) cost() int { return len(c.reply) + replyMemoryCost }
+func (c *Incoming) cost() int { return len(c.reply) + replyMemoryCost }
 
-func newInorder(ackHandled bool) *inorder {
-	return &inorder{
+// NewReceiver returns a Receiver that acks a command when it is queued or, with
+// ackHandled, when its handler has returned.
+func NewReceiver(ackHandled bool) *Receiver {
+	return &Receiver{
 		ackHandled: ackHandled,
 		streams:    map[streamKey]*inStream{},
-		ids:        map[idKey]*inCommand{},
+		ids:        map[idKey]*Incoming{},
 		alive:      map[uint64]uint64{},
 		forgot:     map[string]struct{}{},
 	}
 }
 
-// lineUp begins a session: refs of the one before are void, its sender will ask
+// LineUp begins a session: refs of the one before are void, its sender will ask
 // again.
-func (r *inorder) lineUp(moment *wire.Moment) {
+func (r *Receiver) LineUp(moment *wire.Moment) {
 	r.line++
 	if _, known := r.alive[moment.GetServer()]; moment.GetCount() > 0 && !known && len(r.alive) < maxServers {
 		r.alive[moment.GetServer()] = moment.GetCount()
@@ -104,15 +109,15 @@ func (r *inorder) lineUp(moment *wire.Moment) {
 // delivered here: it was first sent under a login that came after this life had
 // taken its place at the same server, so no earlier life can have got it, and this
 // one remembers whom it has heard.
-func (r *inorder) never(c *wire.Command) bool {
+func (r *Receiver) never(c *wire.Command) bool {
 	here, known := r.alive[c.GetSince().GetServer()]
 	_, forgot := r.forgot[c.GetSource().GetUser()]
 	return known && c.GetSince().GetCount() > here && !forgot && len(r.forgot) < maxForgot
 }
 
-// arrive takes a command that has been checked. A command that is returned is to
+// Arrive takes a command that has been checked. A command that is returned is to
 // be delivered behind the ones before; an ack that is returned is to be sent.
-func (r *inorder) arrive(now time.Time, c *wire.Command) (*inCommand, *wire.CommandAck) {
+func (r *Receiver) Arrive(now time.Time, c *wire.Command) (*Incoming, *wire.CommandAck) {
 	r.forget(now)
 	if c.GetStream() == 0 {
 		return r.unordered(now, c)
@@ -122,7 +127,7 @@ func (r *inorder) arrive(now time.Time, c *wire.Command) (*inCommand, *wire.Comm
 	if s == nil {
 		switch {
 		case c.GetResent() && !r.never(c):
-			return nil, final(c, ErrPeerNoAnswer, nil, "the receiver has restarted, or forgotten")
+			return nil, Final(c, wire.PeerNoAnswer, nil, "the receiver has restarted, or forgotten")
 		case c.GetSeq() > c.GetFloor():
 			return nil, gap(c, c.GetFloor())
 		}
@@ -143,16 +148,16 @@ func (r *inorder) arrive(now time.Time, c *wire.Command) (*inCommand, *wire.Comm
 		return nil, r.again(s, c)
 	}
 	if r.full(c) || len(s.answers) >= maxAnswers || s.cached > maxAnswerBytes {
-		return nil, final(c, ErrPeerBusy, nil, "")
+		return nil, Final(c, wire.PeerBusy, nil, "")
 	}
 	s.next++
 	d := r.deliver(now, c)
 	d.stream, d.seq = s, c.GetSeq()
 	if !r.ackHandled {
-		return d, final(c, OK, nil, "")
+		return d, Final(c, wire.OK, nil, "")
 	}
 	if s.answers == nil {
-		s.answers = map[uint64]*inCommand{}
+		s.answers = map[uint64]*Incoming{}
 	}
 	s.answers[d.seq] = d
 	d.known = true
@@ -161,7 +166,7 @@ func (r *inorder) arrive(now time.Time, c *wire.Command) (*inCommand, *wire.Comm
 }
 
 // raise notes a floor. Replies below it will not be asked for again.
-func (r *inorder) raise(s *inStream, floor uint64) {
+func (r *Receiver) raise(s *inStream, floor uint64) {
 	if floor <= s.floor {
 		return
 	}
@@ -180,7 +185,7 @@ func (r *inorder) raise(s *inStream, floor uint64) {
 	s.next = max(s.next, floor)
 }
 
-func (r *inorder) unlearn(s *inStream, seq uint64) {
+func (r *Receiver) unlearn(s *inStream, seq uint64) {
 	if d := s.answers[seq]; d != nil {
 		delete(s.answers, seq)
 		r.charge(d, -1)
@@ -189,7 +194,7 @@ func (r *inorder) unlearn(s *inStream, seq uint64) {
 }
 
 // charge counts what is remembered of a command, once with 1 and once with -1.
-func (r *inorder) charge(d *inCommand, sign int) {
+func (r *Receiver) charge(d *Incoming, sign int) {
 	r.cached += sign * d.cost()
 	if d.stream != nil {
 		d.stream.cached += sign * d.cost()
@@ -197,34 +202,34 @@ func (r *inorder) charge(d *inCommand, sign int) {
 }
 
 // again answers a command of a known stream that came before.
-func (r *inorder) again(s *inStream, c *wire.Command) *wire.CommandAck {
+func (r *Receiver) again(s *inStream, c *wire.Command) *wire.CommandAck {
 	if !r.ackHandled && c.GetSeq() >= s.floor {
-		return final(c, OK, nil, "")
+		return Final(c, wire.OK, nil, "")
 	}
 	d := s.answers[c.GetSeq()]
 	if d == nil { // below the floor: the sender has its result and ignores this one
-		return final(c, ErrPeerNoAnswer, nil, "")
+		return Final(c, wire.PeerNoAnswer, nil, "")
 	}
 	return r.repeat(d, c)
 }
 
 // repeat answers as before, or notes whom to answer when the handler returns.
-func (r *inorder) repeat(d *inCommand, c *wire.Command) *wire.CommandAck {
+func (r *Receiver) repeat(d *Incoming, c *wire.Command) *wire.CommandAck {
 	if !d.handled && r.ackHandled {
 		d.ref, d.line = c.GetRef(), r.line
 		return nil
 	}
-	return final(c, d.code, d.reply, d.detail)
+	return Final(c, d.code, d.reply, d.detail)
 }
 
 // unordered delivers a command of stream 0 unless its id is known.
-func (r *inorder) unordered(now time.Time, c *wire.Command) (*inCommand, *wire.CommandAck) {
+func (r *Receiver) unordered(now time.Time, c *wire.Command) (*Incoming, *wire.CommandAck) {
 	key := idKey{c.GetSource().GetUser(), c.GetId()}
 	if d := r.ids[key]; d != nil {
 		return nil, r.repeat(d, c)
 	}
 	if r.full(c) {
-		return nil, final(c, ErrPeerBusy, nil, "")
+		return nil, Final(c, wire.PeerBusy, nil, "")
 	}
 	d := r.deliver(now, c)
 	d.known = true
@@ -234,17 +239,17 @@ func (r *inorder) unordered(now time.Time, c *wire.Command) (*inCommand, *wire.C
 	if r.ackHandled {
 		return d, nil
 	}
-	return d, final(c, OK, nil, "")
+	return d, Final(c, wire.OK, nil, "")
 }
 
-func (r *inorder) full(c *wire.Command) bool {
-	return r.queued >= maxDelivery ||
+func (r *Receiver) full(c *wire.Command) bool {
+	return r.queued >= MaxQueued ||
 		r.queued > 0 && r.queuedBytes+len(c.GetData())+len(c.GetMeta()) > maxDeliveryBytes
 }
 
-func (r *inorder) deliver(now time.Time, c *wire.Command) *inCommand {
-	d := &inCommand{
-		source: c.GetSource().GetUser(), id: c.GetId(), data: c.GetData(), meta: c.GetMeta(),
+func (r *Receiver) deliver(now time.Time, c *wire.Command) *Incoming {
+	d := &Incoming{
+		Source: c.GetSource().GetUser(), ID: c.GetId(), Data: c.GetData(), Meta: c.GetMeta(),
 		size: len(c.GetData()) + len(c.GetMeta()), at: now, ref: c.GetRef(), line: r.line,
 	}
 	r.queued++
@@ -252,12 +257,12 @@ func (r *inorder) deliver(now time.Time, c *wire.Command) *inCommand {
 	return d
 }
 
-// handled notes that the application is done with a command. The ack is to be
+// Handled notes that the application is done with a command. The ack is to be
 // sent, if there is one.
-func (r *inorder) handled(d *inCommand, code Code, reply []byte, detail string) *wire.CommandAck {
+func (r *Receiver) Handled(d *Incoming, code wire.Code, reply []byte, detail string) *wire.CommandAck {
 	r.queued--
 	r.queuedBytes -= d.size
-	d.data, d.meta, d.handled = nil, nil, true
+	d.Data, d.Meta, d.handled = nil, nil, true
 	if !r.ackHandled {
 		return nil
 	}
@@ -273,14 +278,14 @@ func (r *inorder) handled(d *inCommand, code Code, reply []byte, detail string) 
 		return nil // its line broke: the sender asks again, or has given up
 	}
 	return &wire.CommandAck{
-		Ref: d.ref, Id: d.id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
+		Ref: d.ref, Id: d.ID, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
 		Code: uint32(code), Reply: reply, Detail: detail,
 	}
 }
 
 // shed forgets streams and ids until the replies fit, but not the stream keep.
 // What is forgotten is answered 604 when it is asked for again: never delivered twice.
-func (r *inorder) shed(keep *inStream) {
+func (r *Receiver) shed(keep *inStream) {
 	for r.cached > maxReplyBytes {
 		oldest := r.recent.Back()
 		if oldest != nil && oldest.Value.(*inStream) == keep {
@@ -298,7 +303,7 @@ func (r *inorder) shed(keep *inStream) {
 }
 
 // forget drops what is too old or too much.
-func (r *inorder) forget(now time.Time) {
+func (r *Receiver) forget(now time.Time) {
 	for e := r.recent.Back(); e != nil; e = r.recent.Back() {
 		s := e.Value.(*inStream)
 		if now.Sub(s.used) <= commandMemory {
@@ -311,16 +316,16 @@ func (r *inorder) forget(now time.Time) {
 	}
 }
 
-func (r *inorder) dropID() {
+func (r *Receiver) dropID() {
 	d := r.idOrder[0]
 	r.idOrder[0] = nil
 	r.idOrder = r.idOrder[1:]
-	delete(r.ids, idKey{d.source, d.id})
+	delete(r.ids, idKey{d.Source, d.ID})
 	r.charge(d, -1)
 	d.known = false
 }
 
-func (r *inorder) drop(s *inStream) {
+func (r *Receiver) drop(s *inStream) {
 	for seq := range s.answers {
 		r.unlearn(s, seq)
 	}
@@ -331,7 +336,8 @@ func (r *inorder) drop(s *inStream) {
 	}
 }
 
-func final(c *wire.Command, code Code, reply []byte, detail string) *wire.CommandAck {
+// Final returns an ack that ends a command.
+func Final(c *wire.Command, code wire.Code, reply []byte, detail string) *wire.CommandAck {
 	return &wire.CommandAck{
 		Ref: c.GetRef(), Id: c.GetId(), Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
 		Code: uint32(code), Reply: reply, Detail: detail,

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package test
+
+func serveNames() int { return 2 }
