@@ -29,6 +29,7 @@ type gatherer struct {
 // gather reads for a peer from now on; nobody else may.
 func (p *testPeer) gather() *gatherer {
 	g := &gatherer{}
+	p.conn.SetReadDeadline(time.Time{})
 	go func() {
 		for {
 			f, err := p.read()
@@ -132,11 +133,15 @@ func (c *addressedConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c
 type crowd struct {
 	*testRelay
 	ln *addressed
+
+	// Of those who come next.
+	life  time.Duration // of their tokens
+	place byte          // where they listen
 }
 
 func newCrowd(t testing.TB, change ...func(*Config)) *crowd {
 	ln := newAddressed()
-	c := &crowd{startRelay(t, ln, change...), ln}
+	c := &crowd{testRelay: startRelay(t, ln, change...), ln: ln, life: 24 * time.Hour, place: 1}
 	c.web.Transport.(*http.Transport).DisableKeepAlives = true // each request from its own address
 	return c
 }
@@ -175,9 +180,9 @@ func (c *crowd) enter(app, user string, role wire.Role) (*guest, wire.Code) {
 	}
 	c.t.Cleanup(func() { conn.Close() })
 	p := &testPeer{t: c.t, conn: conn}
-	hello := sendHello(relayToken(c.t, app, user, 24*time.Hour, nil, []string{"*"}))
+	hello := sendHello(relayToken(c.t, app, user, c.life, nil, []string{"*"}))
 	if hello.Role = role; role == wire.Role_ROLE_LISTEN {
-		hello.Instance = instanceOf(1)
+		hello.Instance = instanceOf(c.place)
 	}
 	p.send(helloFrame(hello))
 	f := p.next()
