@@ -267,7 +267,7 @@ func (s configSource) overlay(prefix string, into reflect.Value) error {
 		switch to := field.Addr().Interface().(type) {
 		case *[]appFile:
 			continue
-		case *tlsFile, *limitsFile, *limitFile, *addressLimitFile:
+		case *tlsFile, *limitsFile, *limitFile:
 			if err := s.overlay(name+"_", field); err != nil {
 				return err
 			}

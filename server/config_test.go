@@ -75,7 +75,7 @@ func TestExampleInTheDocumentationLoads(t *testing.T) {
 			case ft == reflect.TypeFor[tlsFile]() || ft == reflect.TypeFor[limitsFile]():
 				names(ft, name+".", env)
 				continue
-			case ft == reflect.TypeFor[limitFile]() || ft == reflect.TypeFor[addressLimitFile]():
+			case ft == reflect.TypeFor[limitFile]():
 				continue // TestDocumentedLimitsAreTheDefaults
 			case ft == reflect.TypeFor[[]appFile]() || ft == reflect.TypeFor[[]keyFile]():
 				names(ft.Elem(), "", false)
@@ -133,7 +133,6 @@ func TestFileErrorsNamePlaceAndRemedyButNoSecret(t *testing.T) {
 		{"max_file_bytes: 9000000 TiB", "line 1: not a number of bytes"},
 		{"max_file_bytes: -1", "line 1: not a number of bytes"},
 		{"limits: {user: {sessions: " + canary + "}}", "line 1: wrong kind of value; write a whole number"},
-		{"limits: {address: {transfers: 1}}", `line 1: unknown key "transfers"`},
 		{"apps: [{limits: {all: {sessions: 1}}}]", `line 1: unknown key "all"`},
 		{"any_origin: " + canary, "write true or false"},
 		{"origins: " + canary, "write a list"},
@@ -200,7 +199,7 @@ func TestCheckNamesTheFieldAndTheRemedy(t *testing.T) {
 		{change(func(c *Config) { c.OfferWait = -1 }), "offer_wait: "},
 		{change(func(c *Config) { c.Limits.All.Sessions = -1 }), "limits.all.sessions: -1 is out of range"},
 		{change(func(c *Config) { c.Limits.User.QueuedBytes = 5 }), "limits.user.queued_bytes: "},
-		{change(func(c *Config) { c.Limits.Address.Offers = 5 }), "limits.address.offers: there is no such limit"},
+		{change(func(c *Config) { c.Limits.Address.Offers = -5 }), "limits.address.offers: "},
 		{change(func(c *Config) { c.Limits.User.LoginsPerSecond = devRate + 1 }), "limits.user.logins_per_second: "},
 		{change(func(c *Config) { c.Apps[0].Limits.User.Offers = -1 }), "apps[0].limits.user.offers: "},
 		{change(func(c *Config) { c.Apps[0].Limits.App.Sessions = -1 }), "apps[0].limits.app.sessions: "},

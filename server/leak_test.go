@@ -40,12 +40,11 @@ func (s *stage) counted() (found []string) {
 	sessions, watched := map[string]int64{}, map[string]int64{}
 	for _, sess := range s.srv.all() {
 		sess.watcher.mu.Lock()
-		for _, who := range []string{"all", "app", sess.user} {
+		for _, who := range []string{"all", "app", sess.user, sess.addr.String()} {
 			sessions[who]++
 			watched[who] += sess.watcher.watched
 		}
 		sess.watcher.mu.Unlock()
-		sessions[sess.addr.String()]++
 		live++
 	}
 	look := func(who string, a *account) {

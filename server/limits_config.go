@@ -9,8 +9,7 @@ import (
 
 // Limits is the table of what may be used of a server at a time. A zero cell has
 // the default that docs/configuration.md names; there is no "unlimited", because
-// a 0 that means it was a hole elsewhere (case 49). Fields that a row does not
-// have must be zero: Address has Sessions, LoginsPerSecond and CommandsPerSecond.
+// a 0 that means it was a hole elsewhere (case 49).
 type Limits struct {
 	All     Limit // the whole server
 	App     Limit // each app; a zero cell is that of All
@@ -59,10 +58,6 @@ const (
 	scopes
 )
 
-// has reports whether the table has a cell. Who is charged for transfers, offers
-// and queues is always a user.
-func (s scope) has(c cell) bool { return s != scopeAddress || c < cellTransfers }
-
 // The names of the table's columns and rows in the config file and in metrics.
 var (
 	cellNames  = [cells]string{"sessions", "logins_per_second", "commands_per_second", "transfers", "offers", "queued_bytes"}
@@ -74,7 +69,7 @@ var (
 // row is that of all.
 var defaultLimits = [scopes]row{
 	scopeAll:     {16_000, 2000, 100_000, 5000, 4000, 128 << 20},
-	scopeAddress: {12_000, 1000, 20_000, 0, 0, 0},
+	scopeAddress: {12_000, 1000, 20_000, 3750, 3000, 96 << 20},
 	scopeUser:    {64, 20, 2000, 512, 512, 8 << 20},
 }
 
@@ -104,18 +99,14 @@ func (r row) or(other row) row {
 }
 
 // check checks a row of the config at a place such as limits.user.
-func (r row) check(at string, s scope) error {
+func (r row) check(at string) error {
 	for c, v := range r {
 		c := cell(c)
 		least := int64(1)
 		if c == cellQueued {
 			least = wire.MessageBytes // one message must fit
 		}
-		switch {
-		case v == 0:
-		case !s.has(c):
-			return fmt.Errorf("%s.%s: there is no such limit; leave it away", at, cellNames[c])
-		case v < least || v > largest[c]:
+		if v != 0 && (v < least || v > largest[c]) {
 			return fmt.Errorf("%s.%s: %d is out of range; use %d to %d, or leave it away for its default", at, cellNames[c], v, least, largest[c])
 		}
 	}
@@ -125,16 +116,16 @@ func (r row) check(at string, s scope) error {
 // checkLimits checks the table, the apps' own rows and the lists of addresses.
 func (c *Config) checkLimits() error {
 	for s, l := range [scopes]Limit{c.Limits.All, c.Limits.App, c.Limits.Address, c.Limits.User} {
-		if err := l.row().check("limits."+scopeNames[s], scope(s)); err != nil {
+		if err := l.row().check("limits." + scopeNames[s]); err != nil {
 			return err
 		}
 	}
 	for i, app := range c.Apps {
 		at := fmt.Sprintf("apps[%d].limits.", i)
-		if err := app.Limits.App.row().check(at+"app", scopeApp); err != nil {
+		if err := app.Limits.App.row().check(at + "app"); err != nil {
 			return err
 		}
-		if err := app.Limits.User.row().check(at+"user", scopeUser); err != nil {
+		if err := app.Limits.User.row().check(at + "user"); err != nil {
 			return err
 		}
 	}
@@ -233,14 +224,13 @@ func (c *Config) policy() *policy {
 	return p
 }
 
-// limitsFile is the file form of Limits. Each row has a type of its own, so that a
-// cell that does not exist is an unknown key.
+// limitsFile is the file form of Limits.
 type limitsFile struct {
-	All             limitFile        `yaml:"all"`
-	App             limitFile        `yaml:"app"`
-	Address         addressLimitFile `yaml:"address"`
-	User            limitFile        `yaml:"user"`
-	SharedAddresses []string         `yaml:"shared_addresses"`
+	All             limitFile `yaml:"all"`
+	App             limitFile `yaml:"app"`
+	Address         limitFile `yaml:"address"`
+	User            limitFile `yaml:"user"`
+	SharedAddresses []string  `yaml:"shared_addresses"`
 }
 
 type limitFile struct {
@@ -250,12 +240,6 @@ type limitFile struct {
 	Transfers         int      `yaml:"transfers"`
 	Offers            int      `yaml:"offers"`
 	QueuedBytes       byteSize `yaml:"queued_bytes"`
-}
-
-type addressLimitFile struct {
-	Sessions          int `yaml:"sessions"`
-	LoginsPerSecond   int `yaml:"logins_per_second"`
-	CommandsPerSecond int `yaml:"commands_per_second"`
 }
 
 type appLimitsFile struct {
@@ -270,10 +254,8 @@ func (f limitFile) limit() Limit {
 func (f appLimitsFile) limits() AppLimits { return AppLimits{f.App.limit(), f.User.limit()} }
 
 func (f limitsFile) limits() Limits {
-	a := f.Address
 	return Limits{
-		All: f.All.limit(), App: f.App.limit(), User: f.User.limit(),
-		Address:         Limit{Sessions: a.Sessions, LoginsPerSecond: a.LoginsPerSecond, CommandsPerSecond: a.CommandsPerSecond},
+		All: f.All.limit(), App: f.App.limit(), Address: f.Address.limit(), User: f.User.limit(),
 		SharedAddresses: f.SharedAddresses,
 	}
 }

@@ -266,9 +266,6 @@ func (o *sentOffer) cancel() {
 
 func TestTransferLimits(t *testing.T) { // case 51
 	for s := range scopes {
-		if !s.has(cellTransfers) {
-			continue
-		}
 		inCrowd(t, s, cellTransfers, 4, func(t *testing.T, c *crowd) {
 			r := c.receivers(true)
 			var sent []*sentOffer
@@ -285,9 +282,6 @@ func TestTransferLimits(t *testing.T) { // case 51
 
 func TestOfferLimits(t *testing.T) { // case 51
 	for s := range scopes {
-		if !s.has(cellOffers) {
-			continue
-		}
 		inCrowd(t, s, cellOffers, 4, func(t *testing.T, c *crowd) {
 			r := c.receivers(false)
 			var sent []*sentOffer

@@ -25,7 +25,7 @@ func quarter(most int64) int64 { return max(1, most/4) }
 
 // An opened is what a transfer is charged with, until it has ended.
 type opened struct {
-	from    party // the sender; its user and app alone
+	from    party // the sender
 	to      *holder[place]
 	offered bool  // not answered
 	kept    int64 // bytes that the server keeps of its offer until then
@@ -35,12 +35,12 @@ type opened struct {
 // open charges a transfer to its sender, and what is offered to its receiver. The
 // first party is the sender's; offer is nil for one that was rebuilt.
 func (q *quota) open(from *party, to place, offer *wire.Offer) (*opened, *wire.Error) {
-	o := &opened{from: party{q: q, app: from.app}}
+	o := &opened{from: *from}
 	if no := from.claim(cellTransfers, countTransfers, 0); no != nil {
 		return nil, no
 	}
 	undo := func(no *wire.Error) (*opened, *wire.Error) {
-		from.unclaim(cellTransfers, countTransfers, len(nearest))
+		from.unclaim(countTransfers, len(nearest))
 		return nil, no
 	}
 	if offer != nil {
@@ -53,12 +53,12 @@ func (q *quota) open(from *party, to place, offer *wire.Offer) (*opened, *wire.E
 	o.to = q.users.hold(to, q.now())
 	if no := o.arrive(from.user.key.user); no != nil {
 		if o.offered {
-			from.unclaim(cellOffers, countOffers, len(nearest))
+			from.unclaim(countOffers, len(nearest))
 		}
 		o.to.release(q.now())
 		return undo(no)
 	}
-	o.from.user = from.user.holdAgain()
+	o.from = from.again()
 	return o, nil
 }
 
@@ -72,7 +72,7 @@ func (o *opened) arrive(sender string) *wire.Error {
 	kept := most[cellQueued] / 4 // of all offers: they go out again when the receiver is back
 	free := commandShare(most[cellQueued]) - o.to.used[countQueued].Load()
 	if o.offered {
-		if no := o.from.mayKeep(o.kept + o.inline); no != nil {
+		if no := o.from.mayKeep(o.kept+o.inline, wire.OverLimit); no != nil {
 			return no
 		}
 	}
@@ -122,7 +122,7 @@ func (o *opened) answered() {
 		return
 	}
 	o.offered = false
-	o.from.unclaim(cellOffers, countOffers, len(nearest))
+	o.from.unclaim(countOffers, len(nearest))
 	o.from.keep(-o.kept)
 	o.to.add(countOffersIn, -1, 0)
 	o.to.add(countKeptIn, -o.kept, 0)
@@ -137,7 +137,7 @@ func (o *opened) answered() {
 // ended gives back all of it.
 func (o *opened) ended() {
 	o.answered()
-	o.from.unclaim(cellTransfers, countTransfers, len(nearest))
+	o.from.unclaim(countTransfers, len(nearest))
 	o.to.add(countTransfersIn, -1, 0)
 	sender := o.from.user.key.user
 	o.to.from.mu.Lock()
@@ -146,7 +146,6 @@ func (o *opened) ended() {
 		delete(o.to.from.by, sender)
 	}
 	o.to.from.mu.Unlock()
-	now := o.from.q.now()
-	o.to.release(now)
-	o.from.user.release(now)
+	o.to.release(o.from.q.now())
+	o.from.release()
 }

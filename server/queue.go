@@ -8,9 +8,9 @@ import (
 
 // What waits in the server for slow sessions is bounded twice. A user's queues are
 // its own row: what can be refused (commands, offers, presence) fills a part of it
-// alone, and a session whose queue is full for the rest is ended. The rows of all
-// and of the app are shared: when one is full the session with the longest queue is
-// ended, because whoever sends the next frame need not be who reads too slowly.
+// alone, and a session whose queue is full for the rest is ended. The other rows are
+// shared: when one is full the session with the longest queue is ended, because
+// whoever sends the next frame need not be who reads too slowly.
 
 // commandShare and presenceShare are how much of a user's queues commands and
 // offers, and presence, may fill. The rest is for frames that cannot be refused.
@@ -40,31 +40,37 @@ func (s *session) Give(n int) {
 }
 
 // keep counts n bytes more that the server holds, in the rows that are shared. False
-// means that they are over by so much that nothing more can be taken: usually
-// shedding makes room long before.
+// means that one is over by so much that nothing more can be taken: usually shedding
+// makes room long before.
 func (p *party) keep(n int64) bool {
-	q := p.q
-	app, most := p.app.used[countQueued].Add(n), p.app.limits.Load().app.most[cellQueued]
-	all, mostAll := q.all.used[countQueued].Add(n), q.policy.Load().rows[scopeAll].most[cellQueued]
-	if n <= 0 || app <= most && all <= mostAll {
-		return true
+	accounts, most := p.rows()
+	full, over := false, false
+	for _, s := range nearest {
+		if a := accounts[s]; a != nil && s != scopeUser {
+			used, limit := a.used[countQueued].Add(n), most[s].most[cellQueued]
+			full, over = full || used > limit, over || used > limit/4*5
+		}
 	}
-	q.shed()
-	return app <= most/4*5 && all <= mostAll/4*5
+	if n > 0 && full {
+		p.q.shed()
+	}
+	return n <= 0 || !over
 }
 
 // mayKeep asks for something that can be refused whether the shared rows have room
-// for n bytes more.
-func (p *party) mayKeep(n int64) *wire.Error {
-	q, over := p.q, scopeApp
-	switch {
-	case q.all.used[countQueued].Load()+n > q.policy.Load().rows[scopeAll].most[cellQueued]:
-		over = scopeAll
-	case p.app.used[countQueued].Load()+n <= p.app.limits.Load().app.most[cellQueued]:
-		return nil
+// for n bytes more. code is for a full address: it depends on whose that is.
+func (p *party) mayKeep(n int64, code wire.Code) *wire.Error {
+	accounts, most := p.rows()
+	for _, s := range nearest {
+		if a := accounts[s]; a != nil && s != scopeUser && a.used[countQueued].Load()+n > most[s].most[cellQueued] {
+			p.q.shed()
+			if s != scopeAddress {
+				code = wire.OverLimit
+			}
+			return p.q.over(cellNames[cellQueued], s, code, "the server holds too much for slow clients")
+		}
 	}
-	q.shed()
-	return q.over(cellNames[cellQueued], over, wire.OverLimit, "the server holds too much for slow clients")
+	return nil
 }
 
 // shed asks for an end of the longest queue.
@@ -103,22 +109,23 @@ func (s *Server) shedLoop() {
 }
 
 // longestQueue returns the session with the longest queue of those that fill a row
-// which is full, or nil, and which row that is.
+// which is nearly full, or nil, and which row that is.
 func (s *Server) longestQueue() (longest *session, full scope) {
-	q := &s.quota
-	fills := func(a *account, most int64) bool { return a.used[countQueued].Load() > most/8*7 }
-	full = scopeApp
-	if fills(&q.all, q.policy.Load().rows[scopeAll].most[cellQueued]) {
-		full = scopeAll
-	}
-	most := 0
+	longestBytes := 0
 	for _, sess := range s.all() {
-		app := sess.party.app
-		if !sess.live() || full == scopeApp && !fills(&app.account, app.limits.Load().app.most[cellQueued]) {
+		if !sess.live() {
 			continue
 		}
-		if _, bytes := sess.link.Queued(); bytes > most {
-			longest, most = sess, bytes
+		accounts, most := sess.party.rows()
+		for _, at := range nearest {
+			a := accounts[at]
+			if a == nil || at == scopeUser || a.used[countQueued].Load() <= most[at].most[cellQueued]/8*7 {
+				continue
+			}
+			if _, bytes := sess.link.Queued(); bytes > longestBytes {
+				longest, longestBytes, full = sess, bytes, at
+			}
+			break
 		}
 	}
 	return longest, full

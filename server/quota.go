@@ -112,6 +112,15 @@ func (q *quota) party(app, user string, a netip.Addr) party {
 	return party{q, q.users.hold(place{app, user}, q.now()), own, q.address(a)}
 }
 
+// again returns the same accounts, to be released on their own.
+func (p *party) again() party {
+	p.user.holdAgain()
+	if p.address != nil {
+		p.address.holdAgain()
+	}
+	return *p
+}
+
 func (p *party) release() {
 	p.user.release(p.q.now())
 	p.q.releaseAddress(p.address)
@@ -258,13 +267,12 @@ func (p *party) claim(c cell, n count, spare int64) *wire.Error {
 	mine := p.user.used[n].Load() - spare
 	for i, s := range nearest {
 		a := accounts[s]
-		if a == nil || !s.has(c) {
+		if a == nil {
 			continue
 		}
 		limit := most[s].most[c] + spare
-		shared := s == scopeApp || s == scopeAll
-		if shared && mine >= few && a.used[n].Load() >= limit-limit/4 || !a.add(n, 1, limit) {
-			p.unclaim(c, n, i)
+		if s != scopeUser && mine >= few && a.used[n].Load() >= limit-limit/4 || !a.add(n, 1, limit) {
+			p.unclaim(n, i)
 			return p.q.over(cellNames[c], s, wire.OverLimit, "too many "+cellNames[c])
 		}
 	}
@@ -272,10 +280,10 @@ func (p *party) claim(c cell, n count, spare int64) *wire.Error {
 }
 
 // unclaim gives back what claim has counted in the first rows of nearest.
-func (p *party) unclaim(c cell, n count, rows int) {
+func (p *party) unclaim(n count, rows int) {
 	accounts, _ := p.rows()
 	for _, s := range nearest[:rows] {
-		if accounts[s] != nil && s.has(c) {
+		if accounts[s] != nil {
 			accounts[s].used[n].Add(-1)
 		}
 	}
@@ -286,16 +294,13 @@ func (p *party) unclaim(c cell, n count, rows int) {
 func (p *party) watch(n int64) *wire.Error {
 	accounts, most := p.rows()
 	for i, s := range nearest {
-		if !s.has(cellQueued) {
-			continue
-		}
 		limit := most[s].most[cellQueued]
 		if s == scopeUser {
 			limit /= 4
 		}
-		if !accounts[s].add(countWatched, n, limit) {
+		if a := accounts[s]; a != nil && !a.add(countWatched, n, limit) {
 			for _, s := range nearest[:i] {
-				if s.has(cellQueued) {
+				if accounts[s] != nil {
 					accounts[s].used[countWatched].Add(-n)
 				}
 			}
@@ -315,7 +320,7 @@ func (p *party) session(instead bool) *wire.Error {
 	return p.claim(cellSessions, countSessions, spare)
 }
 
-func (p *party) sessionOver() { p.unclaim(cellSessions, countSessions, len(nearest)) }
+func (p *party) sessionOver() { p.unclaim(countSessions, len(nearest)) }
 
 // requestsFor is how many HTTP requests may be under way for each transfer that
 // may be open: an upload, and somebody who asks how it goes.
@@ -326,12 +331,12 @@ const requestsFor = 2
 func (p *party) request() *wire.Error {
 	accounts, most := p.rows()
 	for i, s := range nearest {
-		if a := accounts[s]; s.has(cellTransfers) && !a.add(countRequests, 1, requestsFor*most[s].most[cellTransfers]) {
-			p.unclaim(cellTransfers, countRequests, i)
+		if a := accounts[s]; a != nil && !a.add(countRequests, 1, requestsFor*most[s].most[cellTransfers]) {
+			p.unclaim(countRequests, i)
 			return p.q.over("requests", s, wire.OverLimit, "too many requests at a time")
 		}
 	}
 	return nil
 }
 
-func (p *party) requestOver() { p.unclaim(cellTransfers, countRequests, len(nearest)) }
+func (p *party) requestOver() { p.unclaim(countRequests, len(nearest)) }

@@ -14,14 +14,10 @@ func (q *quota) metrics(registry *prometheus.Registry) {
 	}
 	for s := range scopes {
 		for c := range cells {
-			if s.has(c) {
-				add(cellNames[c], s)
-			}
+			add(cellNames[c], s)
 		}
-		if s.has(cellTransfers) {
-			add("requests", s)
-			add("subscriptions", s)
-		}
+		add("requests", s)
+		add("subscriptions", s)
 	}
 	add("connections", scopeAddress)
 	add("connections", scopeAll)

@@ -283,7 +283,7 @@ func TestPostedBodiesAreBounded(t *testing.T) {
 
 // When a shared row is full the longest queue is ended, whoever fills it.
 func TestLongestQueueIsEndedWhenARowIsFull(t *testing.T) { // cases 45, 46 and 49
-	for _, s := range []scope{scopeAll, scopeApp} {
+	for _, s := range []scope{scopeAll, scopeApp, scopeAddress} {
 		inCrowd(t, s, cellQueued, 4<<20, func(t *testing.T, c *crowd) {
 			var slow []*guest
 			for i := range 6 {
@@ -292,24 +292,44 @@ func TestLongestQueueIsEndedWhenARowIsFull(t *testing.T) { // cases 45, 46 and 4
 				slow = append(slow, g)
 			}
 			healthy, sender := c.listens("healthy"), c.sends("sender")
+			var elsewhere *guest // has a longer queue, but fills another row
+			switch s {
+			case scopeApp:
+				elsewhere = c.comes("other", "elsewhere", wire.Role_ROLE_LISTEN)
+			case scopeAddress:
+				elsewhere = c.from("203.0.113.1").listens("elsewhere")
+			}
 			most := int64(0)
-			flood := func(user string, n int) {
-				from := c.sends("to-" + user)
+			before := int64(0)
+			flood := func(app, user string, n int) {
+				from := c.comes(app, "to-"+user, wire.Role_ROLE_SEND)
 				for range n {
 					from.send(commandTo(user, wire.CommandBytes))
 					synctest.Wait()
-					most = max(most, c.srv.quota.all.used[countQueued].Load())
+					most = max(most, c.srv.quota.all.used[countQueued].Load()-before)
 				}
 			}
-			flood("slow-0", 30) // 2 MB
+			if elsewhere != nil {
+				elsewhere.conn.NetConn().(*memnet.Conn).StallReads()
+				flood(elsewhere.app, "elsewhere", 40) // 2.5 MB
+				most, before = 0, c.used(countQueued)
+				if before < 2<<20 {
+					t.Errorf("%d bytes wait elsewhere", before)
+				}
+				c.from("192.0.2.1")
+			}
+			flood("app", "slow-0", 30) // 2 MB
 			for i := range 5 {
-				flood(fmt.Sprint("slow-", i+1), 10)
+				flood("app", fmt.Sprint("slow-", i+1), 10)
 			}
 			if limit := int64(4<<20) / 4 * 5; most > limit {
 				t.Errorf("%d bytes were queued, want at most %d", most, limit)
 			}
 			if c.srv.listener("app", "slow-0") != nil {
 				t.Error("the session with the longest queue lives")
+			}
+			if elsewhere != nil && c.srv.listener(elsewhere.app, "elsewhere") == nil {
+				t.Error("a session that fills another row was ended")
 			}
 			lives := 0
 			for i := range 6 {
@@ -328,6 +348,9 @@ func TestLongestQueueIsEndedWhenARowIsFull(t *testing.T) { // cases 45, 46 and 4
 			}
 			for _, g := range slow {
 				g.leaves()
+			}
+			if elsewhere != nil {
+				elsewhere.leaves()
 			}
 			time.Sleep(time.Minute)
 			if n := c.used(countQueued); n != 0 {

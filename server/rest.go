@@ -195,7 +195,7 @@ func (s *Server) serveCommand(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength < 0 {
 		size = commandOverhead + wire.CommandBytes
 	}
-	refusal := by.mayKeep(size)
+	refusal := by.mayKeep(size, wire.OverLimit)
 	if refusal == nil {
 		refusal = by.sent(size)
 	}

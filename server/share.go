@@ -73,7 +73,7 @@ func (s *shares) tidy(sh *share) {
 
 // room says whether a command of this size may wait for the session.
 func (s *session) room(sh *share, size int) *wire.Error {
-	if no := s.party.mayKeep(int64(size)); no != nil {
+	if no := s.party.mayKeep(int64(size), wire.PeerBusy); no != nil {
 		return no
 	}
 	own := s.party.app.limits.Load()
