@@ -254,14 +254,16 @@ func (p *party) pace(n int64) time.Duration {
 	return p.user.commands.charge(p.q.now(), p.app.limits.Load().user.commands, n)
 }
 
-// few is how many of something a user may have and still be modest.
-const few = 8
+// modest is the part of what is free in a shared row that a user may have of it when
+// the row is nearly full: one of so many.
+const modest = 64
 
 // claim counts one more of a cell's things for everybody of the party. Over a limit
 // it is let in if that is by not more than spare.
 //
-// The last quarter of a row that others share is for users who have few: some who
-// take what they can leave room for the others.
+// In the last quarter of a row that others share a user gets more only while it has
+// less than a 64th of what is free, or nothing. So even hundreds who take what they
+// can leave room for those who come later.
 func (p *party) claim(c cell, n count, spare int64) *wire.Error {
 	accounts, most := p.rows()
 	mine := p.user.used[n].Load() - spare
@@ -271,7 +273,9 @@ func (p *party) claim(c cell, n count, spare int64) *wire.Error {
 			continue
 		}
 		limit := most[s].most[c] + spare
-		if s != scopeUser && mine >= few && a.used[n].Load() >= limit-limit/4 || !a.add(n, 1, limit) {
+		used := a.used[n].Load()
+		greedy := s != scopeUser && used >= limit-limit/4 && mine > 0 && mine*modest >= limit-used
+		if greedy || !a.add(n, 1, limit) {
 			p.unclaim(n, i)
 			return p.q.over(cellNames[c], s, wire.OverLimit, "too many "+cellNames[c])
 		}

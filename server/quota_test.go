@@ -397,25 +397,25 @@ func TestSubscriptionsOfAllAreBounded(t *testing.T) {
 	})
 }
 
-// A few who take what they can leave room for the others.
+// Many who take what they can leave room for the others.
 func TestSharedRowsAreShared(t *testing.T) {
 	bubble(t, func(c *Config) {
-		c.Limits.All.Offers, c.Limits.User.Offers = 200, 100
+		c.Limits.All.Offers, c.Limits.User.Offers = 800, 100
 	}, func(t *testing.T, c *crowd) {
 		r := c.receivers(false)
 		var sent []*sentOffer
 		offer := offering(t, c, r, &sent)
-		for i := range 5 {
+		for i := range 60 {
 			taken := 0
 			for offer(who{"app", fmt.Sprint("greedy-", i), "198.51.100.1"}) == wire.OK {
 				taken++
 			}
-			if want := []int{100, 50}; i < 2 && taken != want[i] || i >= 2 && taken > few {
+			if i < 6 && taken != 100 || i >= 6 && taken > 1+200/modest {
 				t.Errorf("user %d gets %d", i, taken)
 			}
 		}
-		if free := 200 - c.used(countOffers); free > 50 || free < 20 {
-			t.Errorf("%d are free, want a good part of the last quarter", free)
+		if free := 800 - c.used(countOffers); free > 100 || free < 20 {
+			t.Errorf("%d are free, want some of the last 200", free)
 		}
 		for i := range 20 {
 			if got := offer(who{"app", fmt.Sprint("modest-", i), "198.51.100.1"}); got != wire.OK {
