@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +17,7 @@ import (
 // bounds puts a relay into 1 GiB and loads it in ways that it must withstand, one
 // after the other and each on a relay of its own. A healthy pair works before the
 // load and beside it: what counts is the ratio of its figures.
-func (b *bench) bounds() error {
+func (b *bench) bounds(loads []string) error {
 	fmt.Printf("\nbounds: a relay over TLS in 1 GiB; a healthy pair before the load and beside it, %d rounds each\n", b.rounds)
 	for _, load := range []struct {
 		name string
@@ -28,6 +31,9 @@ func (b *bench) bounds() error {
 		{"300 silent connections a second", "load-flood", []string{"300"}, nil, 0},
 		{"100,000 offers that nobody answers", "load-offers", []string{"100000"}, nil, 0},
 	} {
+		if !slices.Contains(loads, strings.TrimPrefix(load.part, "load-")) {
+			continue
+		}
 		if err := b.bound(load.name, load.part, load.args, load.env, load.each); err != nil {
 			return fmt.Errorf("%s: %w", load.name, err)
 		}
@@ -85,8 +91,13 @@ func (b *bench) bound(name, part string, args, env []string, each int) error {
 	if err != nil {
 		return err
 	}
+	buffers, err := socketBuffers()
+	if err != nil {
+		return err
+	}
 	fmt.Printf("  %s (%s)\n", name, strings.TrimSpace(strings.TrimPrefix(ready, "ready")))
-	fmt.Printf("    relay: %.0f MiB before, %.0f MiB under the load, peak %.0f MiB%s\n", mib(before), mib(after), mib(peak), limited)
+	fmt.Printf("    relay: %.0f MiB before, %.0f MiB under the load, peak %.0f MiB%s; the kernel's buffers for all of TCP %.0f MiB\n",
+		mib(before), mib(after), mib(peak), limited, mib(buffers))
 	if each > 0 {
 		fmt.Printf("    that is %.0f KiB for each\n", float64(after-before)/1024/float64(each))
 	}
@@ -114,6 +125,22 @@ func enterGroup(limit int64) (leave func(), limited string, err error) {
 		return func() {}, ", not limited: " + err.Error(), nil
 	}
 	return func() { _ = os.WriteFile(procs, pid, 0o600) }, "", nil
+}
+
+// socketBuffers is what the kernel holds for all connections of this machine, in bytes.
+func socketBuffers() (int64, error) {
+	text, err := os.ReadFile("/proc/net/sockstat")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "TCP:"); ok {
+			fields := strings.Fields(rest)
+			pages, err := strconv.ParseInt(fields[len(fields)-1], 10, 64)
+			return pages * int64(os.Getpagesize()), err
+		}
+	}
+	return 0, errors.New("sockstat has no line for TCP")
 }
 
 // resident is the resident size of a running process, in bytes.

@@ -60,8 +60,18 @@ func (l *loader) tcp() (net.Conn, error) {
 	n := l.next.Add(1)
 	from := net.IPv4(127, 0, byte(1+n/200%200), byte(1+n%200))
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: 30 * time.Second}
-	return d.Dial("tcp", l.base.Host)
+	conn, err := d.Dial("tcp", l.base.Host)
+	if err != nil {
+		return nil, err
+	}
+	// What a client's kernel holds is elsewhere in life. Here it would be taken from
+	// what all connections of this machine share.
+	tcp := conn.(*net.TCPConn)
+	return conn, errors.Join(tcp.SetReadBuffer(loadBuffer), tcp.SetWriteBuffer(loadBuffer))
 }
+
+// loadBuffer is what the kernel holds at most for a client of a load, each way.
+const loadBuffer = 32 << 10
 
 func (l *loader) dial() (net.Conn, error) {
 	conn, err := l.tcp()
@@ -363,7 +373,7 @@ func loadOffers(args []string) error { // URL FOLDER N
 	if err != nil {
 		return err
 	}
-	const pairs = 200
+	const pairs = 4
 	var standing atomic.Int64
 	codes := map[int]int{}
 	var mu sync.Mutex

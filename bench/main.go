@@ -28,6 +28,7 @@ func main() {
 	gib := flag.Float64("gib", 1, "size of the bulk file in GiB")
 	memory := flag.Float64("memory-gib", 4, "how much flows while the relay's memory is watched")
 	only := flag.String("only", "bulk,memory,commands", "which measurements to make; there are bounds and storm too")
+	loads := flag.String("loads", "stalled,idle,flood,offers", "which loads of bounds")
 	flag.Parse()
 	b, err := newBench(*rounds)
 	if err != nil {
@@ -43,7 +44,7 @@ func main() {
 		{"bulk", func() error { return b.bulk(int64(*gib * (1 << 30))) }},
 		{"memory", func() error { return b.memory(int64(*memory * (1 << 30))) }},
 		{"commands", b.commands},
-		{"bounds", b.bounds},
+		{"bounds", func() error { return b.bounds(strings.Split(*loads, ",")) }},
 		{"storm", b.storm},
 	} {
 		if !strings.Contains(","+*only+",", ","+m.name+",") {

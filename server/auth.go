@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,14 +33,22 @@ type claims struct {
 	Expires   time.Time
 	Send, See patterns
 
-	key *verifyKey // whose signature it was, see keyring.trusts
+	key    *verifyKey   // whose signature it was, see keyring.trusts
+	issued time.Time    // iat; zero if the token has none
+	marks  [2]tokenMark // what a revocation may name it by: its text's, its jti's or none
+
+	address string // who showed it, for audit and admin; see clientAddr
 }
 
 // keyring knows the keys of all apps. Its methods may be called at the same time
 // as reload, and see either the old keys or the new ones.
 type keyring struct {
-	log  *slog.Logger
-	apps atomic.Pointer[map[string]*appKeys]
+	log     *slog.Logger
+	apps    atomic.Pointer[map[string]*appKeys]
+	revoked *revocations // set before use; nil has none
+
+	mu      sync.Mutex
+	changed chan struct{} // guarded by mu; closed at the next change; nil if nobody waits
 }
 
 // appKeys are the keys of one app, by their id, and what else a reload changes.
@@ -80,14 +88,35 @@ func (k *keyring) reload(cfg Config) error {
 }
 
 // trusts reports whether a token that was verified before would still find its
-// key: the same app has the same key under the same id (case 30).
+// key, the same app having the same key under the same id, and is not revoked
+// (case 30). Every path asks this, or verify, before it lets anything happen.
 func (k *keyring) trusts(c claims) bool {
 	app := (*k.apps.Load())[c.App]
 	if app == nil || c.key == nil {
 		return false
 	}
 	now := app.byID[c.key.id]
-	return now != nil && now.same(c.key)
+	return now != nil && now.same(c.key) && !k.revoked.refuse(c, time.Now())
+}
+
+// change returns a channel that is closed when trusts may answer otherwise.
+func (k *keyring) change() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.changed == nil {
+		k.changed = make(chan struct{})
+	}
+	return k.changed
+}
+
+// tell closes the channel of change.
+func (k *keyring) tell() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.changed != nil {
+		close(k.changed)
+		k.changed = nil
+	}
 }
 
 // verify checks a token and returns what it says. The codes are those of
@@ -110,11 +139,38 @@ func (k *keyring) verify(token string, now time.Time) (claims, *wire.Error) {
 
 // check does the work of verify and adds the reason of a refusal for the log.
 func (k *keyring) check(token string, now time.Time) (claims, *wire.Error, string) {
-	malformed := func(reason string) (claims, *wire.Error, string) {
-		return claims{}, &wire.Error{Code: wire.TokenMalformed, Detail: reason}, reason
+	c, refusal, reason := k.prove(token)
+	if refusal != nil {
+		return claims{}, refusal, reason
 	}
 	refused := func(reason string) (claims, *wire.Error, string) {
 		return claims{}, &wire.Error{Code: wire.TokenRefused}, reason
+	}
+	switch {
+	case !now.Before(c.Expires):
+		return claims{}, &wire.Error{Code: wire.TokenExpired}, "expired"
+	case now.Add(tokenSkew).Before(c.notBefore):
+		return refused("not valid yet (nbf)")
+	case now.Add(tokenSkew).Before(c.issued):
+		return refused("issued in the future (iat)")
+	case c.keys.issuer != "" && c.issuer != c.keys.issuer:
+		return refused("iss is not the app's issuer")
+	case wire.CheckUser(c.User) != nil:
+		return refused("sub is not a user id")
+	case k.revoked.refuse(c.claims, now):
+		return refused("revoked")
+	}
+	return c.claims, nil, ""
+}
+
+// prove checks a token's form and signature, and reads what it says. It does not
+// say whether that counts now.
+func (k *keyring) prove(token string) (tokenClaims, *wire.Error, string) {
+	malformed := func(reason string) (tokenClaims, *wire.Error, string) {
+		return tokenClaims{}, &wire.Error{Code: wire.TokenMalformed, Detail: reason}, reason
+	}
+	refused := func(reason string) (tokenClaims, *wire.Error, string) {
+		return tokenClaims{}, &wire.Error{Code: wire.TokenRefused}, reason
 	}
 
 	head, body, ok := splitToken(token)
@@ -138,7 +194,7 @@ func (k *keyring) check(token string, now time.Time) (claims, *wire.Error, strin
 	}
 	app := (*k.apps.Load())[appID]
 	if app == nil {
-		return claims{}, &wire.Error{Code: wire.NoSuchApp}, "no such app"
+		return tokenClaims{}, &wire.Error{Code: wire.NoSuchApp}, "no such app"
 	}
 	kid, ok := keyID(header)
 	if !ok {
@@ -161,20 +217,8 @@ func (k *keyring) check(token string, now time.Time) (claims, *wire.Error, strin
 	if problem != "" {
 		return malformed(problem)
 	}
-	c.App, c.key = appID, key
-	switch {
-	case !now.Before(c.Expires):
-		return claims{}, &wire.Error{Code: wire.TokenExpired}, "expired"
-	case now.Add(tokenSkew).Before(c.notBefore):
-		return refused("not valid yet (nbf)")
-	case now.Add(tokenSkew).Before(c.issued):
-		return refused("issued in the future (iat)")
-	case app.issuer != "" && c.issuer != app.issuer:
-		return refused("iss is not the app's issuer")
-	case wire.CheckUser(c.User) != nil:
-		return refused("sub is not a user id")
-	}
-	return c.claims, nil, ""
+	c.App, c.key, c.keys, c.marks[0] = appID, key, app, markOfToken(token)
+	return c, nil, ""
 }
 
 // find returns the key for a kid. Without a kid it is the key without an id, or
@@ -257,11 +301,13 @@ type rawClaims struct {
 // UnmarshalJSON keeps the members of the object.
 func (r *rawClaims) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, &r.members) }
 
-// tokenClaims is claims with what only verify looks at.
+// tokenClaims is claims with what is looked at once.
 type tokenClaims struct {
 	claims
-	issuer            string
-	notBefore, issued time.Time
+	keys      *appKeys
+	issuer    string
+	jti       string
+	notBefore time.Time
 }
 
 // readClaims reads the claims of a token whose signature is good. The second
@@ -282,6 +328,9 @@ func readClaims(members map[string]json.RawMessage) (tokenClaims, string) {
 	// sub and iss of a wrong type read as empty, and are refused as such.
 	c.User, _ = text(members["sub"])
 	c.issuer, _ = text(members["iss"])
+	if c.jti, ok = text(members["jti"]); ok {
+		c.marks[1] = markOfJTI(c.jti)
+	}
 
 	c.Send = everyone()
 	for name, to := range map[string]*patterns{"send": &c.Send, "see": &c.See} {
@@ -405,86 +454,4 @@ func authorize(ctx context.Context, c claims, hook func(context.Context, Action)
 		no.Detail = strings.ToValidUTF8(r.Detail[:min(len(r.Detail), wire.DetailBytes)], "")
 	}
 	return no
-}
-
-// Mint makes a token for user in app that is valid from now for ttl, signed with
-// key: an HS256 key's Secret, or the PrivateKeyFile of another one. send and see
-// are the user patterns of the claims of that name; nil leaves a claim away, which
-// means everybody for send and nobody for see, and an empty list means nobody.
-func Mint(key Key, app, user string, ttl time.Duration, send, see []string) (string, error) {
-	return mintAt(time.Now(), key, app, user, ttl, send, see)
-}
-
-// mintAt is Mint at a given time.
-func mintAt(now time.Time, key Key, app, user string, ttl time.Duration, send, see []string) (string, error) {
-	if err := wire.CheckApp(app); err != nil {
-		return "", fmt.Errorf("make a token: %w", err)
-	}
-	if err := wire.CheckUser(user); err != nil {
-		return "", fmt.Errorf("make a token: %w", err)
-	}
-	if ttl < time.Second {
-		return "", errors.New("make a token: it must be valid for at least 1s")
-	}
-	end := now.Add(ttl).Unix()
-	if end > maxTokenSeconds {
-		return "", errors.New("make a token: it would outlive the year 9999")
-	}
-	body := jwt.MapClaims{"aud": app, "sub": user, "iat": now.Unix(), "exp": end}
-	for name, list := range map[string][]string{"send": send, "see": see} {
-		if _, err := compilePatterns(list); err != nil {
-			return "", fmt.Errorf("make a token: %s: %w", name, err)
-		}
-		if list != nil {
-			body[name] = slices.Clone(list)
-		}
-	}
-	method, material, err := key.signer()
-	if err != nil {
-		return "", fmt.Errorf("make a token: %w", err)
-	}
-	token := jwt.NewWithClaims(method, body)
-	if key.ID != "" {
-		token.Header["kid"] = key.ID
-	}
-	signed, err := token.SignedString(material)
-	if err != nil {
-		return "", errors.New("make a token: the private key does not fit its algorithm")
-	}
-	if len(signed) > wire.TokenBytes {
-		return "", fmt.Errorf("make a token: it has %d bytes; at most %d are allowed, use fewer patterns", len(signed), wire.TokenBytes)
-	}
-	return signed, nil
-}
-
-// signer returns what Mint signs with.
-func (k Key) signer() (jwt.SigningMethod, any, error) {
-	if k.Algorithm == HS256 {
-		// newVerifyKey refuses what no server would accept.
-		if _, err := newVerifyKey(k.ID, HS256, k.Secret, nil); err != nil {
-			return nil, nil, err
-		}
-		return jwt.SigningMethodHS256, k.Secret.bytes(), nil
-	}
-	if k.Algorithm != EdDSA && k.Algorithm != RS256 {
-		return nil, nil, fmt.Errorf("unknown algorithm %q; use HS256, EdDSA or RS256", string(k.Algorithm))
-	}
-	if k.PrivateKeyFile == "" {
-		return nil, nil, fmt.Errorf("an %s key signs with its private key; give its file", string(k.Algorithm))
-	}
-	data, err := readKeyFile(k.PrivateKeyFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	private, err := parsePrivateKey(data)
-	if err != nil {
-		return nil, nil, fmt.Errorf("private key file %q: %w", k.PrivateKeyFile, err)
-	}
-	if _, err := newVerifyKey(k.ID, k.Algorithm, Secret{}, private.Public()); err != nil {
-		return nil, nil, fmt.Errorf("private key file %q: %w", k.PrivateKeyFile, err)
-	}
-	if k.Algorithm == EdDSA {
-		return jwt.SigningMethodEdDSA, private, nil
-	}
-	return jwt.SigningMethodRS256, private, nil
 }

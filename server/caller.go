@@ -44,15 +44,19 @@ func (s *Server) authenticate(r *http.Request) (claims, *wire.Error) {
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return claims{}, &wire.Error{Code: wire.NotLoggedIn, Detail: "a token is needed: Authorization: Bearer"}
 	}
-	from := s.quota.address(s.clientAddr(r))
+	at := s.clientAddr(r)
+	from := s.quota.address(at)
 	defer s.quota.releaseAddress(from)
 	if no := s.quota.knock(from); no != nil {
 		return claims{}, no
 	}
 	c, no := s.keys.verify(token, time.Now())
-	if no == nil {
-		s.quota.admitted(from)
-		doorOf(r.Context()).vouch()
+	c.address = addressText(at)
+	if no != nil {
+		s.audit.refusedLogin(claims{address: c.address}, "request", no.Code)
+		return c, no
 	}
-	return c, no
+	s.quota.admitted(from)
+	doorOf(r.Context()).vouch()
+	return c, nil
 }

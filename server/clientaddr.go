@@ -58,6 +58,15 @@ func addrOf(hostPort string) netip.Addr {
 	return at.Addr().Unmap().WithZone("")
 }
 
+// addressText is an address as the audit and the admin listener show it: "" if it
+// is not valid.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
 // countedAs returns the address under which a client is counted: of IPv6 the /64
 // that one customer has. Those that have none count together.
 func countedAs(a netip.Addr) netip.Addr {

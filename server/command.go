@@ -17,8 +17,11 @@ type commands struct{ pending atomic.Int64 }
 // A commandSource has sent a command and gets its one result.
 type commandSource interface {
 	// commandDone gets the result of a command of this size. It may be called on
-	// any goroutine, does not block and does not keep r.
-	commandDone(size int, r *resultFrame)
+	// any goroutine, does not block and does not keep r. It reports whether there
+	// is still somebody to hear it.
+	commandDone(size int, r *resultFrame) (heard bool)
+	// sender tells who that is, for the audit.
+	sender() (user, address, via string)
 }
 
 // A resultFrame is a CommandResult with the frame around it, in one piece and
@@ -58,6 +61,9 @@ func (s *session) command(f *wire.Frame, c *wire.Command) {
 		id = id[:36]
 	}
 	s.srv.metrics.command(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, refusal.Code)
+	if s.srv.audit != nil {
+		s.srv.audit.refusedCommand(s.token(), viaSession, c, refusal)
+	}
 	s.results.refuse(id, refusal.Code, refusal.Detail)
 	_ = s.send(&s.results.frame) // fails only for a session that ends
 }
@@ -70,6 +76,9 @@ func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
 		return refusal
 	}
 	if refusal := s.srv.allow(s.ctx, *s.claims.Load(), VerbSend, c.Target, "command"); refusal != nil {
+		return refusal
+	}
+	if refusal := s.srv.audit.mayBegin(); refusal != nil {
 		return refusal
 	}
 	size := commandSize(c)
@@ -139,7 +148,7 @@ func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from co
 	if no := to.room(sh, size); no != nil {
 		return no
 	}
-	ref, code := to.pending.add(pendingCommand{from: from, id: c.Id, size: size, share: sh})
+	ref, code := to.pending.add(pendingCommand{from: from, id: c.Id, size: size, bytes: len(c.Data), resent: c.Resent, share: sh})
 	if code != wire.OK {
 		return &wire.Error{Code: code}
 	}
@@ -182,25 +191,41 @@ func (s *session) commandAck(a *wire.CommandAck) error {
 		s.srv.metrics.ignored.WithLabelValues("command_ack").Inc()
 		return nil
 	}
-	s.settled(p)
 	s.results.set(a.Id, a.Outcome, wire.Code(a.Code), wire.Origin_ORIGIN_PEER, a.Detail)
 	s.results.result.Next, s.results.result.Reply, s.results.result.Header = a.Next, a.Reply, a.Header
-	p.from.commandDone(p.size, &s.results)
+	s.settle(p, &s.results)
 	return nil
 }
 
+// settle tells the sender of a command to this session its result.
+func (s *session) settle(p pendingCommand, r *resultFrame) {
+	s.settled(p)
+	final := r.result.Outcome == wire.CommandOutcome_COMMAND_OUTCOME_FINAL
+	if !final { // before its sender can send it again
+		s.srv.audit.command(s, p, &r.result, true)
+	}
+	heard := p.from.commandDone(p.size, r)
+	if final {
+		s.srv.audit.command(s, p, &r.result, heard)
+	}
+}
+
 // commandDone passes a result to the sender's connection.
-func (s *session) commandDone(size int, r *resultFrame) {
+func (s *session) commandDone(size int, r *resultFrame) bool {
 	s.party.sent(-int64(size))
 	s.srv.metrics.command(r.result.Outcome, wire.Code(r.result.Code))
-	_ = s.send(&r.frame) // a sender that has gone asks again in its next session
+	return s.send(&r.frame) == nil // a sender that has gone asks again in its next session
 }
+
+func (s *session) sender() (user, address, via string) { return s.user, s.address, viaSession }
 
 // A pendingCommand waits for its receiver's ack.
 type pendingCommand struct {
 	from     commandSource // nil in a free slot
 	id       string
 	size     int
+	bytes    int  // of its data
+	resent   bool // its sender has sent it before
 	share    *share
 	ref      uint64
 	deadline time.Time
@@ -345,12 +370,11 @@ func (p *pending) close() []pendingCommand {
 	return left
 }
 
-// commandExpired tells a sender that its receiver gave no ack in time.
+// commandExpired tells a sender that this session gave no ack in time.
 func (s *session) commandExpired(c pendingCommand) {
-	s.settled(c)
 	var r resultFrame
 	r.refuse(c.id, wire.PeerNoAnswer, "no ack in time")
-	c.from.commandDone(c.size, &r)
+	s.settle(c, &r)
 }
 
 // commandsLost tells all senders whose commands a session had not acked that its
@@ -358,29 +382,35 @@ func (s *session) commandExpired(c pendingCommand) {
 func (s *session) commandsLost() {
 	var r resultFrame
 	for _, c := range s.pending.close() {
-		s.settled(c)
 		r.set(c.id, wire.CommandOutcome_COMMAND_OUTCOME_LOST, wire.PeerNoAnswer,
 			wire.Origin_ORIGIN_SERVER, "the receiver's line broke")
-		c.from.commandDone(c.size, &r)
+		s.settle(c, &r)
 	}
 }
 
 // postedCommand is the source of a command that came by POST.
-type postedCommand chan *wire.CommandResult // capacity 1
+type postedCommand struct {
+	by     claims
+	result chan *wire.CommandResult // capacity 1
+}
 
-func (p postedCommand) commandDone(_ int, r *resultFrame) {
+func (p *postedCommand) commandDone(_ int, r *resultFrame) bool {
 	// The strings and slices stay as they are; only the message is used again.
-	p <- &wire.CommandResult{
+	p.result <- &wire.CommandResult{
 		Id: r.result.Id, Outcome: r.result.Outcome, Code: r.result.Code,
 		Origin: r.result.Origin, Detail: r.result.Detail, Reply: r.result.Reply,
 	}
+	return true
 }
+
+func (p *postedCommand) sender() (user, address, via string) { return p.by.User, p.by.address, viaPost }
 
 // post sends a command for an HTTP request and waits for its result, which is
 // always final.
 func (s *Server) post(ctx context.Context, by *caller, c *wire.Command) *wire.CommandResult {
 	refused := func(e *wire.Error) *wire.CommandResult {
 		s.metrics.command(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, e.Code)
+		s.audit.refusedCommand(by.claims, viaPost, c, e)
 		return &wire.CommandResult{Id: c.Id, Code: uint32(e.Code), Detail: e.Detail}
 	}
 	if refusal := checkCommand(c); refusal != nil {
@@ -389,7 +419,13 @@ func (s *Server) post(ctx context.Context, by *caller, c *wire.Command) *wire.Co
 	if refusal := s.allow(ctx, by.claims, VerbSend, c.Target, "command"); refusal != nil {
 		return refused(refusal)
 	}
-	from := make(postedCommand, 1)
+	if refusal := s.audit.mayBegin(); refusal != nil {
+		return refused(refusal)
+	}
+	if !s.keys.trusts(by.claims) { // reading the body took a while
+		return refused(&wire.Error{Code: wire.TokenRefused})
+	}
+	from := &postedCommand{by: by.claims, result: make(chan *wire.CommandResult, 1)}
 	f := &wire.Frame{Body: &wire.Frame_Command{Command: c}}
 	to := s.listener(by.App, c.Target)
 	var sh *share
@@ -403,18 +439,37 @@ func (s *Server) post(ctx context.Context, by *caller, c *wire.Command) *wire.Co
 		}
 		return refused(refusal)
 	}
-	select {
-	case r := <-from:
-		s.metrics.command(r.Outcome, wire.Code(r.Code))
-		if r.Outcome != wire.CommandOutcome_COMMAND_OUTCOME_FINAL {
-			// Lost: fate unknown. A gap is no answer to a command without stream.
-			return &wire.CommandResult{Id: c.Id, Code: uint32(wire.PeerNoAnswer), Detail: r.Detail}
+	for {
+		change := s.keys.change()
+		if !s.keys.trusts(by.claims) {
+			// It is delivered, or will be; only its sender does not count any more.
+			s.withdraw(to, c, wire.TokenRefused)
+			return &wire.CommandResult{Id: c.Id, Code: uint32(wire.TokenRefused)}
 		}
-		return r
-	case <-ctx.Done(): // the client has gone; nobody reads what is returned
-		if p, ok := to.pending.take(c.Ref, c.Id); ok {
-			to.settled(p)
+		select {
+		case r := <-from.result:
+			s.metrics.command(r.Outcome, wire.Code(r.Code))
+			if r.Outcome != wire.CommandOutcome_COMMAND_OUTCOME_FINAL {
+				// Lost: fate unknown. A gap is no answer to a command without stream.
+				return &wire.CommandResult{Id: c.Id, Code: uint32(wire.PeerNoAnswer), Detail: r.Detail}
+			}
+			return r
+		case <-change:
+		case <-ctx.Done(): // the client has gone; nobody reads what is returned
+			s.withdraw(to, c, wire.PeerNoAnswer)
+			return &wire.CommandResult{Id: c.Id, Code: uint32(wire.PeerNoAnswer)}
 		}
-		return refused(&wire.Error{Code: wire.PeerNoAnswer})
 	}
+}
+
+// withdraw ends a POST's command whose result nobody waits for any more. What its
+// receiver did with it nobody will know, and that is what the audit has.
+func (s *Server) withdraw(to *session, c *wire.Command, code wire.Code) {
+	s.metrics.command(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, code)
+	p, ok := to.pending.take(c.Ref, c.Id)
+	if !ok {
+		return // its result is on its way, and has its line
+	}
+	to.settled(p)
+	s.audit.command(to, p, &wire.CommandResult{Code: uint32(code), Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL}, true)
 }

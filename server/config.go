@@ -73,12 +73,20 @@ type Config struct {
 	// chooses the code. The context ends with the session or request.
 	Authorize func(context.Context, Action) error
 
+	// Audit is where a line for each finished task goes; by default nowhere.
+	Audit Audit
+
+	// RevocationsFile keeps the revocations over a restart. It is made if it is
+	// not there. Empty: they are forgotten.
+	RevocationsFile string
+
 	// The rest is for Serve; a program that mounts the handler itself does not
 	// need it.
 
 	Listen        string // host:port; default ":7700", with Dev "127.0.0.1:7700"
 	MetricsListen string // host:port of /metrics and the like; empty: on Listen
 	TLS           TLS
+	Admin         Admin
 }
 
 // App is an isolation domain: its users never see those of another app.
@@ -170,6 +178,9 @@ func (c *Config) Check() error {
 			u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(c.PublicURL, "/") {
 			return errors.New("public_url: write it like https://relay.example.com or https://example.com/dian, without a slash at its end")
 		}
+	}
+	if err := c.checkRecords(); err != nil {
+		return err
 	}
 	return c.checkListeners()
 }

@@ -42,6 +42,9 @@ type configFile struct {
 	TrustedProxies []string   `yaml:"trusted_proxies"`
 	ProxyProtocol  bool       `yaml:"proxy_protocol"`
 
+	Audit auditFile `yaml:"audit"`
+	Admin adminFile `yaml:",inline"`
+
 	Apps []appFile `yaml:"apps"`
 }
 
@@ -123,6 +126,9 @@ func (s configSource) parse(data []byte) (Config, error) {
 func (s configSource) config(f configFile) (Config, error) {
 	cfg := f.settings()
 	cfg.TLS.CertFile, cfg.TLS.KeyFile, cfg.TLS.ClientCAFile = s.path(f.TLS.Cert), s.path(f.TLS.Key), s.path(f.TLS.ClientCA)
+	for _, name := range cfg.recordFiles() {
+		*name = s.path(*name)
+	}
 	for i, a := range f.Apps {
 		app := App{ID: a.ID, Issuer: a.Issuer, MaxFileBytes: int64(a.MaxFileBytes), Limits: a.Limits.limits()}
 		for j, k := range a.Keys {
@@ -140,6 +146,7 @@ func (s configSource) config(f configFile) (Config, error) {
 // settings copies what needs nothing from outside.
 func (f configFile) settings() Config {
 	return Config{
+		Audit: f.Audit.settings(), Admin: f.Admin.settings(), RevocationsFile: f.Admin.RevocationsFile,
 		Listen: f.Listen, MetricsListen: f.MetricsListen,
 		TLS:       TLS{CertFile: f.TLS.Cert, KeyFile: f.TLS.Key, ClientCAFile: f.TLS.ClientCA},
 		PublicURL: f.PublicURL, Origins: f.Origins, AnyOrigin: f.AnyOrigin,
@@ -215,7 +222,7 @@ func (s configSource) secretFile(path string) (Secret, error) {
 // environment lets DIAN_ variables replace single settings of file, and describe
 // one app if the file has none.
 func (s configSource) environment(file configFile, cfg *Config) error {
-	apps, tls := cfg.Apps, cfg.TLS
+	apps, tls, was := cfg.Apps, cfg.TLS, *cfg
 	if err := s.overlay("DIAN_", reflect.ValueOf(&file).Elem()); err != nil {
 		return err
 	}
@@ -232,6 +239,12 @@ func (s configSource) environment(file configFile, cfg *Config) error {
 	} {
 		if value, _ := s.env(f.variable); value == "" {
 			*f.field = f.was // relative to the file, not to the working folder
+		}
+	}
+	old := was.recordFiles()
+	for variable, field := range cfg.recordFiles() {
+		if value, _ := s.env(variable); value == "" {
+			*field = *old[variable]
 		}
 	}
 
@@ -267,8 +280,13 @@ func (s configSource) overlay(prefix string, into reflect.Value) error {
 		switch to := field.Addr().Interface().(type) {
 		case *[]appFile:
 			continue
-		case *tlsFile, *limitsFile, *limitFile:
+		case *tlsFile, *auditFile, *limitsFile, *limitFile:
 			if err := s.overlay(name+"_", field); err != nil {
+				return err
+			}
+			continue
+		case *adminFile: // inline
+			if err := s.overlay(prefix, field); err != nil {
 				return err
 			}
 			continue

@@ -72,11 +72,14 @@ func TestExampleInTheDocumentationLoads(t *testing.T) {
 		for field := range typ.Fields() {
 			name := prefix + field.Tag.Get("yaml")
 			switch ft := field.Type; {
-			case ft == reflect.TypeFor[tlsFile]() || ft == reflect.TypeFor[limitsFile]():
+			case ft == reflect.TypeFor[tlsFile]() || ft == reflect.TypeFor[auditFile]() || ft == reflect.TypeFor[limitsFile]():
 				names(ft, name+".", env)
 				continue
 			case ft == reflect.TypeFor[limitFile]():
 				continue // TestDocumentedLimitsAreTheDefaults
+			case ft == reflect.TypeFor[adminFile](): // inline
+				names(ft, prefix, env)
+				continue
 			case ft == reflect.TypeFor[[]appFile]() || ft == reflect.TypeFor[[]keyFile]():
 				names(ft.Elem(), "", false)
 				continue

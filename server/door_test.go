@@ -303,7 +303,7 @@ func TestProxyProtocolSaysWhoTheClientIs(t *testing.T) {
 				}
 				for _, sess := range r.srv.all() {
 					if sess.user == user {
-						return sess.addr.String()
+						return sess.address
 					}
 				}
 				return "no session"

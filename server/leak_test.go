@@ -40,7 +40,7 @@ func (s *stage) counted() (found []string) {
 	sessions, watched := map[string]int64{}, map[string]int64{}
 	for _, sess := range s.srv.all() {
 		sess.watcher.mu.Lock()
-		for _, who := range []string{"all", "app", sess.user, sess.addr.String()} {
+		for _, who := range []string{"all", "app", sess.user, sess.address} {
 			sessions[who]++
 			watched[who] += sess.watcher.watched
 		}

@@ -49,7 +49,7 @@ func TestRefsAreNeverUsedAgain(t *testing.T) {
 	for range 3 { // fill, empty, shrink
 		var refs []uint64
 		for {
-			ref, code := p.add(pendingCommand{from: postedCommand(nil), id: "x", share: &share{}})
+			ref, code := p.add(pendingCommand{from: &postedCommand{}, id: "x", share: &share{}})
 			if code != wire.OK {
 				break
 			}

@@ -178,9 +178,11 @@ func (s *Server) admit(v visit) *session {
 		link.Refuse(conn, json, nil, websocket.ClosePolicyViolation)
 		return nil
 	}
-	sess, refusal := s.login(v, hello)
+	who := claims{address: addressText(v.addr)}
+	sess, refusal := s.login(v, hello, &who)
 	if refusal != nil {
 		s.log.Debug("login refused", "code", uint32(refusal.Code), "address", v.addr)
+		s.audit.refusedLogin(who, "session", refusal.Code)
 		s.metrics.logins.WithLabelValues(codeLabel(refusal.Code)).Inc()
 		link.Refuse(conn, json, lineOff(refusal.Code, refusal.Detail), websocket.ClosePolicyViolation)
 		return nil
@@ -190,8 +192,9 @@ func (s *Server) admit(v visit) *session {
 	return sess
 }
 
-// login makes a live session of a Hello, or says why not.
-func (s *Server) login(v visit, hello *wire.Hello) (_ *session, refusal *wire.Error) {
+// login makes a live session of a Hello, or says why not. who has the client's
+// address, and then what a good token says.
+func (s *Server) login(v visit, hello *wire.Hello, who *claims) (_ *session, refusal *wire.Error) {
 	if err := wire.CheckHello(hello); err != nil {
 		return nil, asRefusal(err)
 	}
@@ -202,16 +205,18 @@ func (s *Server) login(v visit, hello *wire.Hello) (_ *session, refusal *wire.Er
 	if refusal != nil {
 		return nil, refusal
 	}
+	token.address = who.address
+	*who = token
 	if s.stopping() {
 		return nil, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
 	}
-	who := s.quota.party(token.App, token.User, v.addr)
+	charged := s.quota.party(token.App, token.User, v.addr)
 	defer func() {
 		if refusal != nil {
-			who.release()
+			charged.release()
 		}
 	}()
-	if refusal := who.login(); refusal != nil {
+	if refusal := charged.login(); refusal != nil {
 		return nil, refusal
 	}
 	// Who has a later moment has logged in after this session took its place:
@@ -219,7 +224,7 @@ func (s *Server) login(v visit, hello *wire.Hello) (_ *session, refusal *wire.Er
 	s.entering.Lock()
 	defer s.entering.Unlock()
 	s.moments++
-	sess := s.newSession(v, token, hello, who)
+	sess := s.newSession(v, token, hello, charged)
 	sess.ctx, sess.stop = context.WithCancel(s.ctx)
 	sess.link = link.New(v.conn, link.Config{
 		Handle: sess.handle, JSON: v.json, Heartbeat: s.cfg.Heartbeat,
@@ -239,16 +244,17 @@ func (s *Server) login(v visit, hello *wire.Hello) (_ *session, refusal *wire.Er
 	if refusal := s.enter(sess); refusal != nil {
 		return nil, refusal
 	}
-	sess.distrust() // a Reload may have come since the token was looked at
+	sess.distrust() // the token may have been revoked since it was looked at
 	return sess, nil
 }
 
-func (s *Server) newSession(v visit, token claims, hello *wire.Hello, who party) *session {
+func (s *Server) newSession(v visit, token claims, hello *wire.Hello, charged party) *session {
 	sess := &session{
 		srv: s, app: token.App, user: token.User, role: hello.Role,
 		instance: string(hello.Instance), last: hello.LastEpoch, json: v.json, entered: make(chan struct{}),
-		addr: v.addr, party: who,
-		peer: &wire.Peer{User: token.User, Instance: hello.Instance},
+		party: charged,
+		peer:  &wire.Peer{User: token.User, Instance: hello.Instance},
+		id:    s.moments, since: time.Now(), address: token.address,
 	}
 	sess.claims.Store(&token)
 	sess.pending.wait, sess.pending.expired = s.cfg.CommandWait, sess.commandExpired
@@ -312,6 +318,7 @@ func (s *Server) enter(sess *session) *wire.Error {
 			s.presence.changed(sess.app, sess.user)
 		}
 	}
+	s.audit.login(sess)
 	s.transfers.sessionUp(sess)
 	sess.watchToken()
 	return nil

@@ -31,6 +31,8 @@ type metrics struct {
 	results      *prometheus.CounterVec // kind, result, receipt
 	bytes        prometheus.Counter
 	lanes        *prometheus.HistogramVec // direction
+
+	auditLines, auditDropped, auditRefused prometheus.Counter
 }
 
 // newMetrics makes the metrics of s on a registry of their own.
@@ -78,6 +80,21 @@ func newMetrics(s *Server) *metrics {
 		Buckets: prometheus.ExponentialBuckets(0.01, 4, 10),
 	}, []string{"direction"})
 	m.registry.MustRegister(m.lanes)
+
+	m.auditLines = counter("dian_audit_lines_total", "Audit lines written.")
+	m.auditDropped = counter("dian_audit_lost_total", "Audit lines that found no room.")
+	m.auditRefused = counter("dian_audit_refused_tasks_total", "Tasks refused because audit lines cannot be written.")
+	ask("dian_audit_waiting", "Audit lines that are not written yet.", func() float64 {
+		waiting, _ := s.audit.state()
+		return float64(waiting)
+	})
+	ask("dian_audit_failing", "1 while audit lines cannot be written.", func() float64 {
+		if _, failing := s.audit.state(); failing {
+			return 1
+		}
+		return 0
+	})
+	ask("dian_revocations", "Revocations in force.", func() float64 { return float64(s.revoked.count(time.Now())) })
 
 	ask("dian_commands_pending", "Commands without result.", func() float64 {
 		return float64(s.commands.pending.Load())

@@ -45,8 +45,10 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ts.leave()
-	t, err := ts.propose(r.Context(), proposal{offer: o, claims: c.claims, party: &c.party})
+	p := proposal{offer: o, claims: c.claims, party: &c.party, put: true}
+	t, err := ts.propose(r.Context(), p)
 	if err != nil {
+		ts.srv.audit.refusedOffer(p, refused(err))
 		writeRefusal(w, err)
 		return
 	}
@@ -55,7 +57,7 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 			_ = t.step(relay.RelayCancel{})
 		}
 	}
-	if err := t.awaitAnswer(r.Context(), o.Size == 0); err != nil {
+	if err := t.awaitAnswer(r.Context(), c.claims, o.Size == 0); err != nil {
 		giveUp()
 		writeRefusal(w, err)
 		return

@@ -531,8 +531,8 @@ func TestProxiedClientsAreCountedForThemselves(t *testing.T) {
 			t.Fatalf("%d sessions", len(got))
 		}
 		for _, sess := range c.srv.all() {
-			if want := map[string]string{"a": "203.0.113.1", "b": "203.0.113.2", "c": "203.0.113.3"}[sess.user]; sess.addr.String() != want {
-				t.Errorf("%s comes from %v, want %s", sess.user, sess.addr, want)
+			if want := map[string]string{"a": "203.0.113.1", "b": "203.0.113.2", "c": "203.0.113.3"}[sess.user]; sess.address != want {
+				t.Errorf("%s comes from %v, want %s", sess.user, sess.address, want)
 			}
 		}
 	})

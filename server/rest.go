@@ -209,6 +209,7 @@ func (s *Server) serveCommand(w http.ResponseWriter, r *http.Request) {
 		by.sent(-size)
 	}()
 	if c.Data, refusal = readCommand(w, r); refusal != nil {
+		s.audit.refusedCommand(by.claims, viaPost, c, refusal)
 		writeProblem(w, refusal.Code, refusal.Detail)
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dian-im/dian/internal/wire"
@@ -23,6 +24,8 @@ type Server struct {
 	presence  *presence
 	transfers *transfers
 	metrics   *metrics
+	audit     *auditor // nil without Config.Audit
+	revoked   *revocations
 	mux       *http.ServeMux
 	ctx       context.Context // ends when Shutdown gives up waiting
 	kill      context.CancelFunc
@@ -36,6 +39,7 @@ type Server struct {
 	commands    commands
 	logins      logins
 	certificate certificate // of Serve's listener
+	adminToken  atomic.Pointer[Secret]
 
 	mu       sync.Mutex
 	ending   bool                  // guarded by mu: no more sessions
@@ -69,19 +73,24 @@ func New(cfg Config) (*Server, error) {
 	if err := s.certificate.load(cfg); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
+	if err := s.openRecords(); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
 	s.ctx, s.kill = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.transfers = newTransfers(s)
 	s.mux = s.routes()
 	s.start("shed", s.shedLoop)
+	s.audit.start(s.metrics)
 	return s, nil
 }
 
 // Reload takes the apps' keys, issuers and MaxFileBytes, the certificate, the Limits
-// and TrustedProxies from cfg; everything else stays as it is until a restart.
-// Sessions and lanes whose token's key is not there any more are ended with code 21;
-// the others go on, and so does what a new limit would refuse. After an error
-// nothing has changed.
+// and TrustedProxies and the admin token, if cfg has one, from cfg and reads the
+// revocations again; everything else stays as it is until a restart. Sessions and
+// lanes whose token's key is not there any more, or whose token is revoked, are ended
+// with code 21; the others go on, and so does what a new limit would refuse. After an
+// error nothing has changed.
 func (s *Server) Reload(cfg Config) error {
 	if err := cfg.Check(); err != nil {
 		return fmt.Errorf("reload: %w", err)
@@ -90,18 +99,35 @@ func (s *Server) Reload(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}
-	if err := s.certificate.load(cfg); err != nil {
+	token, err := cfg.Admin.token()
+	if err != nil {
 		return fmt.Errorf("reload: %w", err)
+	}
+	if err := s.revoked.reread(func() error { return s.certificate.load(cfg) }); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	if !token.IsZero() { // the admin listener is still there when its settings are not
+		s.adminToken.Store(&token)
 	}
 	s.keys.apps.Store(&apps)
 	s.quota.reload(&cfg)
-	// Whoever comes in after the old keys had let it pass asks again when it is on
-	// the lists that are looked through here.
+	s.distrust()
+	return nil
+}
+
+// distrust ends all sessions, lanes and waiting requests whose token does not count
+// any more, and returns how many sessions that were. It does not wait for clients.
+// Whoever comes in after verify had let it pass asks again when it is on the lists
+// that are looked through here.
+func (s *Server) distrust() (sessions int) {
 	for _, sess := range s.all() {
-		sess.distrust()
+		if sess.distrust() {
+			sessions++
+		}
 	}
 	s.transfers.distrust()
-	return nil
+	s.keys.tell()
+	return sessions
 }
 
 // maxFileBytes returns the limit for one file of an app, 0 for none.
@@ -276,6 +302,7 @@ func (s *Server) stop(ctx context.Context) error {
 	stopKilling := context.AfterFunc(ctx, s.kill)
 	defer stopKilling()
 	s.running.Wait()
+	s.audit.close(ctx)
 	s.kill()
 	return context.Cause(ctx)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -31,9 +30,11 @@ type session struct {
 	epoch     uint64
 	last      uint64 // of the client's session before, 0 if it is its first
 	json      bool
-	addr      netip.Addr // where it comes from, see clientAddr
 	party     party      // who is charged; held until the session is down
 	peer      *wire.Peer // app's user and instance as others see them
+	id        uint64     // counts the logins of this server, for audit and admin
+	since     time.Time
+	address   string // see clientAddr
 
 	state  atomic.Int32 // one of the below
 	claims atomic.Pointer[claims]
@@ -50,6 +51,7 @@ type session struct {
 	warned  time.Time   // the expiry that it was told of
 
 	downOnce sync.Once
+	offCode  atomic.Uint32 // why the server ended it, for the audit
 
 	// Owned by the reader.
 	target      *session // whom the last command went to, or nil
@@ -107,18 +109,20 @@ func (s *session) end(code wire.Code, detail string) {
 	if s.state.Swap(sessionGone) == sessionGone {
 		return
 	}
+	s.offCode.Store(uint32(code))
 	s.srv.metrics.lineOffs.WithLabelValues(codeLabel(code)).Inc()
 	s.link.Close(lineOff(code, detail), websocket.ClosePolicyViolation)
 }
 
-// distrust ends the session if its token's key does not count any more. It does
-// not wait for the client.
-func (s *session) distrust() {
+// distrust ends the session if its token does not count any more, and reports that.
+// It does not wait for the client.
+func (s *session) distrust() bool {
 	if s.srv.keys.trusts(s.token()) {
-		return
+		return false
 	}
 	s.end(wire.TokenRefused, "")
 	s.down(false)
+	return true
 }
 
 // close ends the session in a way after which the client reconnects.
@@ -156,6 +160,7 @@ func (s *session) down(kicked bool) {
 		s.commandsLost()
 		s.srv.transfers.sessionDown(s, kicked)
 		s.srv.forget(s)
+		s.srv.audit.logout(s)
 		s.party.release()
 		if left {
 			s.srv.presence.changed(s.app, s.user)
@@ -283,6 +288,7 @@ func (s *session) watchToken() {
 func (s *session) updateToken(u *wire.UpdateToken) {
 	answer := &wire.TokenUpdated{}
 	if refusal := s.tryToken(u.GetToken()); refusal != nil {
+		s.srv.audit.refusedLogin(claims{App: s.app, User: s.user, address: s.address}, "update", refusal.Code)
 		answer.Code, answer.Detail = uint32(refusal.Code), refusal.Detail
 	}
 	answer.TokenExpiresMs = s.token().Expires.UnixMilli()
@@ -306,6 +312,7 @@ func (s *session) tryToken(token string) *wire.Error {
 	case c.Expires.Before(s.token().Expires):
 		return &wire.Error{Code: wire.TokenRefused, Detail: "the token ends before the present one"}
 	}
+	c.address = s.address
 	s.claims.Store(&c)
 	s.distrust() // a Reload may have looked at the one before
 	return nil

@@ -90,6 +90,7 @@ type transfer struct {
 	changed  chan struct{} // closed and dropped at the next change; nil if nobody waits
 	upUntil  time.Time     // when the sender's token ends
 	dnToken  claims        // the receiver's last token; its lanes live as long
+	trail    trail
 }
 
 func newTransfers(s *Server) *transfers {
@@ -121,6 +122,7 @@ func (ts *transfers) close() {
 	for _, t := range all {
 		t.mu.Lock()
 		t.stopping = true
+		t.auditStopLocked()
 		t.endUpLocked(laneStopping)
 		t.endDownLocked(laneStopping)
 		t.wakeLocked()
@@ -144,7 +146,8 @@ func (ts *transfers) idle() bool {
 	})
 }
 
-// distrust ends the lanes whose token's key does not count any more.
+// distrust ends the lanes whose token does not count any more, and wakes the requests
+// that wait so that they look at theirs.
 func (ts *transfers) distrust() {
 	ts.mu.Lock()
 	open := members(ts.open, nil)
@@ -165,6 +168,7 @@ func (t *transfer) distrustLocked() {
 		t.ticket = ""
 		t.endDownLocked(laneRevoked)
 	}
+	t.wakeLocked()
 }
 
 // enter counts a request that is served as a lane; false means that the server
@@ -311,6 +315,10 @@ func (ts *transfers) add(what *transferID, m *relay.Relay, instead *transfer, fr
 		peer:   &wire.Peer{User: what.Target, Instance: []byte(what.Instance)},
 		origin: &wire.Peer{User: what.Source},
 		ticket: rand.Text(),
+		trail:  trail{begun: time.Now(), via: viaSession},
+	}
+	if what.HTTP {
+		t.trail.via = viaTus
 	}
 	charged, no := ts.srv.quota.open(from, receiver, offer)
 	if no != nil {

@@ -30,6 +30,8 @@ type relayTest struct {
 	http *httptest.Server
 	now  atomic.Pointer[Server] // srv, for requests
 
+	change func(*Config) // of every life; may be nil
+
 	wrap func(http.ResponseWriter, *http.Request) http.ResponseWriter // a middleware; may be nil
 }
 
@@ -45,18 +47,8 @@ func newRelayTest(t testing.TB, tls bool, change func(*Config)) *relayTest {
 }
 
 func newRelayTestHTTP(t testing.TB, tls, http2 bool, change func(*Config)) *relayTest {
-	cfg := DevConfig()
-	cfg.Apps = append(cfg.Apps, App{ID: "other", Keys: []Key{devKey()}})
-	cfg.ShutdownGrace = time.Millisecond
-	if change != nil {
-		change(&cfg)
-	}
-	srv, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rt := &relayTest{t: t, srv: srv}
-	rt.now.Store(srv)
+	rt := &relayTest{t: t, change: change}
+	rt.begin()
 	rt.http = httptest.NewUnstartedServer(rt)
 	if tls {
 		rt.http.EnableHTTP2 = http2
@@ -82,8 +74,17 @@ func (rt *relayTest) restart() {
 	defer cancel()
 	old := rt.srv
 	_ = old.Shutdown(ctx)
+	rt.begin()
+}
+
+// begin starts a server.
+func (rt *relayTest) begin() {
 	cfg := DevConfig()
+	cfg.Apps = append(cfg.Apps, App{ID: "other", Keys: []Key{devKey()}})
 	cfg.ShutdownGrace = time.Millisecond
+	if rt.change != nil {
+		rt.change(&cfg)
+	}
 	srv, err := New(cfg)
 	if err != nil {
 		rt.t.Fatal(err)
@@ -177,9 +178,21 @@ type rawClient struct {
 	mu     sync.Mutex // one writer
 
 	welcome *wire.Welcome
+	refused wire.Code
 }
 
 func (rt *relayTest) login(app, user string, role wire.Role, instance string) *rawClient {
+	rt.t.Helper()
+	c := rt.hello(tokenOf(rt.t, app, user), role, instance)
+	if c.welcome == nil {
+		rt.t.Fatalf("login of %s: no Welcome", user)
+	}
+	return c
+}
+
+// hello tries to log in with a token; welcome is nil if it was refused, and refused
+// says why.
+func (rt *relayTest) hello(token string, role wire.Role, instance string) *rawClient {
 	rt.t.Helper()
 	dialer := websocket.Dialer{Subprotocols: []string{wire.JSONSubprotocol}}
 	if tr, ok := rt.http.Client().Transport.(*http.Transport); ok {
@@ -194,7 +207,7 @@ func (rt *relayTest) login(app, user string, role wire.Role, instance string) *r
 	}
 	c := &rawClient{t: rt.t, rt: rt, conn: conn, frames: make(chan *wire.Frame, 4096)}
 	c.send(&wire.Frame{Body: &wire.Frame_Hello{Hello: &wire.Hello{
-		Token: tokenOf(rt.t, app, user), Client: "test", Role: role, Instance: []byte(instance),
+		Token: token, Client: "test", Role: role, Instance: []byte(instance),
 	}}})
 	go func() {
 		defer close(c.frames)
@@ -216,9 +229,7 @@ func (rt *relayTest) login(app, user string, role wire.Role, instance string) *r
 	}()
 	rt.t.Cleanup(func() { conn.Close() })
 	f := c.next(func(f *wire.Frame) bool { return f.GetWelcome() != nil || f.GetLineOff() != nil })
-	if c.welcome = f.GetWelcome(); c.welcome == nil {
-		rt.t.Fatalf("login of %s = %v", user, f)
-	}
+	c.welcome, c.refused = f.GetWelcome(), wire.Code(f.GetLineOff().GetCode())
 	return c
 }
 
@@ -287,6 +298,7 @@ type diskReceiver struct {
 	*rawClient
 	user string
 
+	token    string // "": one of its own each time
 	mu       sync.Mutex
 	parts    map[string]*receivedPart // by transfer
 	cuts     []int                    // a lane breaks after so many bytes, once each
@@ -297,6 +309,7 @@ type diskReceiver struct {
 	bounded  int64
 	lanes    sync.WaitGroup
 	verdicts int
+	commands int // that came; they are not acked
 }
 
 type receivedPart struct {
@@ -321,8 +334,15 @@ func (rt *relayTest) receiver(user, instance string) *diskReceiver {
 
 // attach logs the receiver in (again).
 func (d *diskReceiver) attach(rt *relayTest, instance string) {
-	d.rawClient = rt.login("demo", d.user, wire.Role_ROLE_LISTEN, instance)
-	c := d.rawClient
+	var c *rawClient
+	if d.token == "" {
+		c = rt.login("demo", d.user, wire.Role_ROLE_LISTEN, instance)
+	} else {
+		c = rt.hello(d.token, wire.Role_ROLE_LISTEN, instance)
+	}
+	d.mu.Lock() // lanes of the session before may still run
+	d.rawClient = c
+	d.mu.Unlock()
 	d.lanes.Go(func() {
 		for f := range c.frames {
 			d.handle(f)
@@ -334,6 +354,8 @@ func (d *diskReceiver) handle(f *wire.Frame) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch b := f.Body.(type) {
+	case *wire.Frame_Command:
+		d.commands++
 	case *wire.Frame_Offer:
 		o := b.Offer
 		p := d.parts[o.Transfer]
@@ -457,14 +479,15 @@ func (d *diskReceiver) lane(p *receivedPart) {
 // fetch runs one down-lane and reports whether another one is needed.
 func (d *diskReceiver) fetch(p *receivedPart) bool {
 	d.mu.Lock()
-	r := d.rt.request("GET", p.offer.Url, "", nil, "Authorization", "Ticket "+p.ticket)
+	rt := d.rt
+	r := rt.request("GET", p.offer.Url, "", nil, "Authorization", "Ticket "+p.ticket)
 	spec := fmt.Sprintf("bytes=%d-", len(p.data))
 	if d.bounded > 0 {
 		spec += strconv.FormatInt(int64(len(p.data))+d.bounded-1, 10)
 	}
 	r.Header.Set("Range", spec)
 	d.mu.Unlock()
-	res, err := d.rt.http.Client().Do(r)
+	res, err := rt.http.Client().Do(r)
 	if err != nil {
 		return false
 	}

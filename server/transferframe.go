@@ -92,10 +92,12 @@ func (ts *transfers) ackUnknown(sess *session, id string) {
 
 // offerFrame takes in a sender's offer and answers with a verdict if it is refused.
 func (ts *transfers) offerFrame(sess *session, o *wire.Offer) {
-	_, err := ts.propose(sess.ctx, proposal{offer: o, claims: sess.token(), instance: sess.instance, session: sess, party: &sess.party})
+	p := proposal{offer: o, claims: sess.token(), instance: sess.instance, session: sess, party: &sess.party}
+	_, err := ts.propose(sess.ctx, p)
 	if err == nil {
 		return
 	}
+	ts.srv.audit.refusedOffer(p, refused(err))
 	ts.refuse(sess, o.SendId, refused(err))
 }
 

@@ -23,6 +23,18 @@ type proposal struct {
 	instance string   // the sender's, or ""
 	session  *session // the sender's; nil for an HTTP sender
 	party    *party   // the sender's
+	put      bool     // that HTTP sender's request is a PUT
+}
+
+// via is how the offer came, for the audit.
+func (p proposal) via() string {
+	switch {
+	case p.session != nil:
+		return viaSession
+	case p.put:
+		return viaPut
+	}
+	return viaTus
 }
 
 // propose takes an offer in, a first or a repeated one: authorises it, finds or
@@ -61,6 +73,9 @@ func (ts *transfers) propose(ctx context.Context, p proposal) (*transfer, error)
 		if ts.srv.stopping() {
 			return nil, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
 		}
+		if no := ts.srv.audit.mayBegin(); no != nil {
+			return nil, no
+		}
 		what := &transferID{
 			App: key.app, Source: key.source, Target: key.target, Kind: o.Kind, Size: o.Size,
 			Send: sendBytes(o.SendId), Instance: listener.instance, HTTP: p.session == nil,
@@ -76,6 +91,7 @@ func (ts *transfers) propose(ctx context.Context, p proposal) (*transfer, error)
 			return nil, err
 		}
 		t.mu.Lock()
+		t.trail.via, t.trail.inlined = p.via(), o.Inlined
 		t.offerLocked(p)
 		t.attachLocked(listener)
 		t.mu.Unlock()
@@ -109,6 +125,7 @@ func (t *transfer) proposeAgain(p proposal, listener *session) (*transfer, error
 			return t, nil
 		}
 		t.sender = nil
+		t.trail.replaced = true
 		t.stepLocked(relay.RelayAborted{Code: wire.BadSendID, Detail: "offered again to another place"})
 		return nil, nil
 	}
@@ -132,6 +149,7 @@ func (t *transfer) senderLocked(p proposal) {
 	if p.claims.Expires.After(t.upUntil) {
 		t.upUntil = p.claims.Expires
 	}
+	t.trail.from = p.claims.address
 	t.origin = &wire.Peer{User: t.what.Source, Instance: []byte(p.instance)}
 }
 
@@ -161,6 +179,7 @@ func (t *transfer) attachLocked(sess *session) {
 	}
 	t.receiver = sess
 	t.forgetLateLocked()
+	t.trail.to = sess.address
 	t.dnToken = sess.token()
 	if t.offer != nil && t.offer.Ticket != t.ticket {
 		t.offer = proto.CloneOf(t.offer) // the old one may be in a queue
@@ -210,6 +229,7 @@ func (ts *transfers) rebuild(ctx context.Context, id string, c claims, from *par
 			return nil, err
 		}
 		made.mu.Lock()
+		made.trail.from = c.address
 		made.attachLocked(ts.srv.listener(what.App, what.Target))
 		made.mu.Unlock()
 		return made, nil

@@ -21,6 +21,8 @@ func (t *transfer) stepLocked(event relay.RelayEvent) error {
 	now := time.Now()
 	if n := t.moved.Swap(0); n > 0 {
 		t.ts.srv.metrics.laneBytes(n)
+		t.trail.copied += n
+		t.trail.rate.add(now, n)
 		t.runLocked(now, relay.RelayCopied{N: n})
 	}
 	return t.runLocked(now, event)
@@ -28,6 +30,7 @@ func (t *transfer) stepLocked(event relay.RelayEvent) error {
 
 func (t *transfer) runLocked(now time.Time, event relay.RelayEvent) error {
 	before := t.m.State()
+	t.trail.note(event)
 	actions, err := t.m.Step(now, event)
 	for _, a := range actions {
 		t.doLocked(a)
@@ -137,6 +140,7 @@ func (t *transfer) endedLocked(now time.Time) {
 		receipt = receiptName(v.Receipt)
 	}
 	ts.srv.metrics.transferDone(t.kind, codeLabel(v.Code), receipt)
+	t.auditEndLocked()
 	sender := place{t.key.app, t.key.source}
 	t.charged.ended()
 	ts.mu.Lock()

@@ -106,13 +106,16 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, wire.BadParameter, "the body is longer than Upload-Length")
 		return
 	}
-	t, err := ts.propose(r.Context(), proposal{offer: o, claims: c.claims, party: &c.party})
+	p := proposal{offer: o, claims: c.claims, party: &c.party}
+	t, err := ts.propose(r.Context(), p)
 	if err != nil {
+		ts.srv.audit.refusedOffer(p, refused(err))
 		writeRefusal(w, err)
 		return
 	}
-	if no := t.awaitAnswer(r.Context(), size == 0); no != nil {
-		if r.Context().Err() != nil && len(o.SendId) > 0 && !metadataHasID(r.Header.Get("Upload-Metadata")) {
+	if no := t.awaitAnswer(r.Context(), c.claims, size == 0); no != nil {
+		gone := r.Context().Err() != nil || refused(no).Code == wire.TokenRefused
+		if gone && len(o.SendId) > 0 && !metadataHasID(r.Header.Get("Upload-Metadata")) {
 			_ = t.step(relay.RelayCancel{}) // nobody will ever know its URL
 		}
 		writeRefusal(w, no)
@@ -154,7 +157,7 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 
 // awaitAnswer waits until an offer is answered or, if verdict is set, judged. The
 // error is what the sender gets instead.
-func (t *transfer) awaitAnswer(ctx context.Context, verdict bool) error {
+func (t *transfer) awaitAnswer(ctx context.Context, by claims, verdict bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
@@ -171,6 +174,8 @@ func (t *transfer) awaitAnswer(ctx context.Context, verdict bool) error {
 			return nil
 		case ctx.Err() != nil:
 			return &wire.Error{Code: wire.ConnectionClosed}
+		case !t.ts.srv.keys.trusts(by):
+			return &wire.Error{Code: wire.TokenRefused}
 		}
 		t.waitLocked(ctx, nil, nil)
 	}
@@ -193,7 +198,7 @@ func (ts *transfers) serveHead(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ts.leave()
-	offset, err := t.standing(r.Context())
+	offset, err := t.standing(r.Context(), c.claims)
 	if err != nil {
 		writeRefusal(w, err)
 		return
@@ -206,7 +211,7 @@ func (ts *transfers) serveHead(w http.ResponseWriter, r *http.Request) {
 
 // standing returns the offset that a tus client goes on from. While bytes are under
 // way the receiver is asked for its word on them.
-func (t *transfer) standing(ctx context.Context) (int64, error) {
+func (t *transfer) standing(ctx context.Context, by claims) (int64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	wait := newPatience(t.ts.patience)
@@ -223,6 +228,9 @@ func (t *transfer) standing(ctx context.Context) (int64, error) {
 		}
 		if t.stopping {
 			return 0, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
+		}
+		if !t.ts.srv.keys.trusts(by) {
+			return 0, &wire.Error{Code: wire.TokenRefused}
 		}
 		if state != relay.RelayOffered && !t.m.Asking() && t.m.ReceiverLive() && !t.m.ReceiverBack() {
 			if asked < 0 {

@@ -29,6 +29,7 @@ type cli struct {
 	Send    sendCmd    `cmd:"" help:"Send files."`
 	Users   usersCmd   `cmd:"" help:"Tell who is online."`
 	Bench   benchCmd   `cmd:"" help:"Measure a relay."`
+	Admin   adminCmd   `cmd:"" help:"See and act on a running relay as its operator."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

@@ -47,6 +47,11 @@ func TestMain(m *testing.M) {
 //	silent                set DIAN_SERVER to an address that takes connections and says nothing;
 //	                      how many there were is in the file connections
 //	serverat FILE         set DIAN_SERVER to the address in a file
+//	canceltransfer        run `dian admin cancel` for the one transfer that is listed
+//	liftall               run `dian admin unrevoke` for all revocations that are listed
+//	token FILE USER       make a token of the --dev relay
+//	damage FILE           change one bit of a file
+//	freeport              set ADMIN to an address that nobody listens on
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
@@ -77,6 +82,18 @@ func TestScripts(t *testing.T) {
 			"resumed": cmdResumed,
 			"sameid":  cmdSameID,
 			"silent":  cmdSilent,
+			"canceltransfer": func(ts *testscript.TestScript, _ bool, _ []string) {
+				adminListed(ts, "transfers", "sendId", "cancel")
+			},
+			"liftall": func(ts *testscript.TestScript, _ bool, _ []string) { adminListed(ts, "revocations", "id", "unrevoke") },
+			"token":   cmdToken,
+			"damage":  cmdDamage,
+			"freeport": func(ts *testscript.TestScript, _ bool, _ []string) {
+				listener, err := net.Listen("tcp", "127.0.0.1:0")
+				ts.Check(err)
+				ts.Setenv("ADMIN", listener.Addr().String())
+				ts.Check(listener.Close())
+			},
 			"serverat": func(ts *testscript.TestScript, _ bool, args []string) {
 				address := strings.TrimSpace(ts.ReadFile(args[0]))
 				ts.Setenv("DIAN_ADDRESS", address)
@@ -110,7 +127,7 @@ func launch(ts *testscript.TestScript, args []string, attach func(*exec.Cmd) (fi
 	ts.Check(err)
 	cmd := exec.Command(path, args[2:]...)
 	cmd.Dir = ts.Getenv("WORK")
-	for _, v := range []string{"PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "DIAN_SERVER", "DIAN_USER", "DIAN_TOKEN", "DIAN_TOKEN_FILE", "DIAN_CA", "DIAN_SECRET", "TERM", "GOCOVERDIR"} {
+	for _, v := range []string{"PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "DIAN_SERVER", "DIAN_USER", "DIAN_TOKEN", "DIAN_TOKEN_FILE", "DIAN_CA", "DIAN_SECRET", "DIAN_ADMIN", "DIAN_ADMIN_TOKEN_FILE", "TERM", "GOCOVERDIR"} {
 		if value := ts.Getenv(v); value != "" {
 			cmd.Env = append(cmd.Env, v+"="+value)
 		}
@@ -316,4 +333,33 @@ func cmdSlowly(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	s.line.rate.Store(int64(rate))
 	ts.Setenv("DIAN_SERVER", "http://"+s.line.listener.Addr().String())
+}
+
+// adminListed runs `dian admin VERB` with what a list's entries have in a member.
+func adminListed(ts *testscript.TestScript, list, member, verb string) {
+	ts.Check(ts.Exec("dian", "admin", list, "--json"))
+	args := []string{"admin", verb}
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		var entry map[string]any
+		ts.Check(json.Unmarshal([]byte(line), &entry))
+		args = append(args, entry[member].(string))
+	}
+	ts.Check(ts.Exec("dian", args...))
+}
+
+func cmdToken(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: token FILE USER")
+	}
+	// Not as old as the next one, which would be the same text.
+	ts.Check(ts.Exec("dian", "token", "--dev", "--user", args[1], "--ttl", "1h"))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(ts.ReadFile("stdout")), 0o600))
+}
+
+func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	data[len(data)/2] ^= 1
+	ts.Check(os.WriteFile(path, data, 0o600))
 }

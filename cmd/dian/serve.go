@@ -29,6 +29,8 @@ type serveCmd struct {
 	TLSKey        string `name:"tls-key" type:"path" placeholder:"FILE" help:"PEM file with its private key."`
 	ClientCA      string `name:"client-ca" type:"path" placeholder:"FILE" help:"PEM file; clients need a certificate of one of its authorities."`
 	MetricsListen string `placeholder:"HOST:PORT" help:"Where /metrics is, instead of with everything else."`
+	AdminListen   string `placeholder:"SOCKET|HOST:PORT" help:"Where dian admin reaches this relay: the path of a socket, or a loopback address."`
+	AdminToken    string `name:"admin-token-file" type:"path" placeholder:"FILE" help:"A file with the token that dian admin needs; dian admin token makes one."`
 	LogLevel      string `default:"info" enum:"debug,info,warn,error" help:"What to log to standard error: ${enum} (${default})."`
 	LogJSON       bool   `name:"log-json" help:"Log JSON."`
 }
@@ -47,9 +49,17 @@ func (c *serveCmd) Run(con *console) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	listener, metrics, err := c.open(config)
+	admin, err := c.openAdmin(config, relay)
 	if err != nil {
 		_ = relay.Shutdown(ctx) // nothing runs yet
+		return err
+	}
+	listener, metrics, err := c.open(config)
+	if err != nil {
+		if admin != nil {
+			admin.Close()
+		}
+		_ = relay.Shutdown(ctx)
 		return err
 	}
 	var running sync.WaitGroup
@@ -59,6 +69,12 @@ func (c *serveCmd) Run(con *console) error {
 	running.Go(func() { c.reloadOnSignal(ctx, relay, config.Logger) })
 	if metrics != nil {
 		running.Go(func() { serveMetrics(ctx, relay, metrics, config.Logger) })
+	}
+	if admin != nil {
+		running.Go(func() { serveAdmin(ctx, relay, admin, config.Logger) })
+	}
+	if config.Audit.File == "-" {
+		con.out = con.err // standard output has the audit's lines alone
 	}
 	con.say("dian listens on %s", listenURL(config, listener.Addr()))
 	if config.Dev {
@@ -93,6 +109,7 @@ func (c *serveCmd) config() (server.Config, error) {
 	}
 	for flag, field := range map[*string]*string{
 		&c.Listen: &config.Listen, &c.MetricsListen: &config.MetricsListen,
+		&c.AdminListen: &config.Admin.Listen, &c.AdminToken: &config.Admin.TokenFile,
 		&c.TLSCert: &config.TLS.CertFile, &c.TLSKey: &config.TLS.KeyFile, &c.ClientCA: &config.TLS.ClientCAFile,
 	} {
 		if *flag != "" {
@@ -190,8 +207,9 @@ func listenURL(config server.Config, address net.Addr) string {
 	return fmt.Sprintf("%s://%s", scheme, address)
 }
 
-// reloadOnSignal reads keys, limits and certificates again at each SIGHUP until ctx ends.
-// What is wrong is logged, and the old ones stay.
+// reloadOnSignal reads keys, limits, certificates and revocations again and opens the
+// audit file anew at each SIGHUP until ctx ends. What is wrong is logged, and the old
+// ones stay.
 func (c *serveCmd) reloadOnSignal(ctx context.Context, relay *server.Server, log *slog.Logger) {
 	hangups := make(chan os.Signal, 1)
 	notifyReload(hangups)
@@ -202,15 +220,36 @@ func (c *serveCmd) reloadOnSignal(ctx context.Context, relay *server.Server, log
 		case <-ctx.Done():
 			return
 		}
+		if err := relay.ReopenAudit(); err != nil { // whatever else is wrong
+			log.Error("the audit goes on in the old file", "err", err)
+		}
 		config, err := c.config()
 		if err == nil {
 			err = relay.Reload(config)
 		}
 		if err != nil {
-			log.Error("keys, limits and certificates stay as they were", "err", err)
+			log.Error("keys, limits, certificates and revocations stay as they were", "err", err)
 			continue
 		}
-		log.Info("keys, limits and certificates reloaded")
+		log.Info("keys, limits, certificates and revocations reloaded")
+	}
+}
+
+// openAdmin opens the admin listener; nil without one.
+func (c *serveCmd) openAdmin(config server.Config, relay *server.Server) (net.Listener, error) {
+	if config.Admin.Listen == "" {
+		return nil, nil
+	}
+	listener, err := relay.ListenAdmin()
+	if err != nil {
+		return nil, usage("%s", err)
+	}
+	return listener, nil
+}
+
+func serveAdmin(ctx context.Context, relay *server.Server, listener net.Listener, log *slog.Logger) {
+	if err := relay.ServeAdmin(ctx, listener); err != nil {
+		log.Error("admin is not served any more", "err", err)
 	}
 }
 
