@@ -64,9 +64,9 @@ var (
 	scopeNames = [scopes]string{"all", "app", "address", "user"}
 )
 
-// defaultLimits are sized for a machine of 1 GiB with two cores, and so that 5,000
-// people behind one address notice nothing; docs/operations.md has the sum. App's
-// row is that of all.
+// defaultLimits are sized for a small machine with two cores, and so that 5,000
+// people behind one address notice nothing; docs/operations.md has the memory that
+// they cost. App's row is that of all.
 var defaultLimits = [scopes]row{
 	scopeAll:     {16_000, 2000, 100_000, 5000, 4000, 128 << 20},
 	scopeAddress: {12_000, 1000, 20_000, 3750, 3000, 96 << 20},
