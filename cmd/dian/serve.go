@@ -49,6 +49,11 @@ func (c *serveCmd) Run(con *console) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
+	// Before anybody can know that we are there: a SIGHUP that nobody waits for is
+	// the end of the process.
+	hangups := make(chan os.Signal, 1)
+	notifyReload(hangups)
+	defer signal.Stop(hangups)
 	admin, err := c.openAdmin(config, relay)
 	if err != nil {
 		_ = relay.Shutdown(ctx) // nothing runs yet
@@ -66,7 +71,7 @@ func (c *serveCmd) Run(con *console) error {
 	defer running.Wait()
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	running.Go(func() { c.reloadOnSignal(ctx, relay, config.Logger) })
+	running.Go(func() { c.reloadOnSignal(ctx, hangups, relay, config.Logger) })
 	if metrics != nil {
 		running.Go(func() { serveMetrics(ctx, relay, metrics, config.Logger) })
 	}
@@ -208,12 +213,9 @@ func listenURL(config server.Config, address net.Addr) string {
 }
 
 // reloadOnSignal reads keys, limits, certificates and revocations again and opens the
-// audit file anew at each SIGHUP until ctx ends. What is wrong is logged, and the old
+// audit file anew at each of hangups until ctx ends. What is wrong is logged, and the old
 // ones stay.
-func (c *serveCmd) reloadOnSignal(ctx context.Context, relay *server.Server, log *slog.Logger) {
-	hangups := make(chan os.Signal, 1)
-	notifyReload(hangups)
-	defer signal.Stop(hangups)
+func (c *serveCmd) reloadOnSignal(ctx context.Context, hangups <-chan os.Signal, relay *server.Server, log *slog.Logger) {
 	for {
 		select {
 		case <-hangups:
