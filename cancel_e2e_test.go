@@ -3,6 +3,7 @@ package dian_test
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/dian-im/dian"
 	"github.com/dian-im/dian/diantest"
@@ -35,6 +36,10 @@ func TestCancelWhileTheReceiverIsAwayLeavesNothing(t *testing.T) {
 	mustEnd(t, task, dian.ErrCancelled)
 	again := relay.Client("bob", dian.WithHandler(in.handler()), dian.WithReceiveDir(dir))
 	mustEnd(t, alice.SendReader("bob", pattern{64 << 20}, 64<<20, dian.WithSendID(task.ID())), dian.ErrCancelled)
+	// alice has the relay's word; its word to bob may still be on the way.
+	for deadline := time.Now().Add(10 * time.Second); parts() > 0 && time.Now().Before(deadline); {
+		<-time.After(10 * time.Millisecond)
+	}
 	again.Close()
 	if n := parts(); n != 0 {
 		t.Errorf("%d parts are here after the cancel", n)

@@ -27,6 +27,9 @@ func TestOffersMayBeAnsweredLater(t *testing.T) {
 
 	task := alice.SendBuffer("bob", data)
 	o := wait(t, offers)
+	for deadline := time.Now().Add(10 * time.Second); task.State() == dian.TaskQueued && time.Now().Before(deadline); {
+		<-time.After(time.Millisecond) // the offer may be there before its sender notes that it went out
+	}
 	if got := task.State(); got != dian.TaskWaiting {
 		t.Errorf("state %v while the peer is asked", got)
 	}
