@@ -80,7 +80,10 @@ func (s *stage) counted() (found []string) {
 		found = append(found, fmt.Sprintf("%d commands are pending", n))
 	}
 	for name, h := range s.users {
-		if n := len(h.from.by); n != 0 && !s.stopped {
+		h.from.mu.Lock()
+		n := len(h.from.by)
+		h.from.mu.Unlock()
+		if n != 0 && !s.stopped {
 			found = append(found, fmt.Sprintf("%d senders have something under way to %s", n, name))
 		}
 	}
@@ -152,7 +155,7 @@ var underWays = map[string]func(*stage){
 	"commands and offers to somebody who does not read": func(s *stage) {
 		s.bob.conn.NetConn().(*memnet.Conn).StallReads()
 		s.stalled = true
-		for range 200 { // more than fits: some are refused
+		for range 100 { // more than fits: some are refused
 			s.alice.send(commandTo("bob", wire.CommandBytes), offerFrame(offerTo("bob")))
 		}
 	},
