@@ -21,7 +21,7 @@ const (
 	// slowBuffer is what it holds, without corks, until warmBytes have passed. A
 	// receiver who never reads gets no further than the sockets' buffers, so that a
 	// thousand of them do not hold a quarter of a gigabyte (cases 45 and 46).
-	slowBuffer = 32 << 10
+	slowBuffer = 16 << 10
 	warmBytes  = 16 << 20
 )
 
