@@ -296,6 +296,7 @@ func (w *island) end(more ...*islander) {
 func readAll(resp *http.Response) (text, body string) {
 	defer resp.Body.Close()
 	data, _ := io.ReadAll(resp.Body)
+	resp.Body = io.NopCloser(bytes.NewReader(data))
 	resp.Header.Del("Date")
 	resp.Header.Del("Content-Length") // the body is there
 	var head bytes.Buffer

@@ -16,7 +16,7 @@ while IFS=: read -r file target; do
 		go test -c -fuzz . -o "$out/fuzz.test" "./$dir"
 	fi
 	echo "$dir $target"
-	(cd "$dir" && "$out/fuzz.test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "$time" -test.fuzzcachedir "$cache/$dir" 2>&1) |
+	(cd "$dir" && "$out/fuzz.test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "$time" -test.fuzzminimizetime 10x -test.fuzzcachedir "$cache/$dir" 2>&1) |
 		grep -vE '^fuzz: elapsed|^(PASS|ok)' || [ "${PIPESTATUS[0]}" -eq 0 ]
 done < <(git grep --untracked --no-color -oE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' ':!bench' ':!test' | sed -E 's/:func /:/' | sort)
 [ "$found" -gt 0 ] || { echo "no fuzz target was found"; exit 1; }
