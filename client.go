@@ -53,8 +53,8 @@ type Client struct {
 //
 // Its error is an *Error: 203 the server cannot be reached, 209 TLS fault, 202 no
 // answer, 205 or 1105 ctx ended, 5 a bad URL or option, 7 the token source failed,
-// 18 to 21 the token was refused, 8 the server is stopping, 1402 the receive
-// folder cannot be used.
+// 18 to 21 the token was refused, 8 the server is stopping, 1111 it takes no more
+// logins at the moment, 1402 the receive folder cannot be used.
 func Connect(ctx context.Context, server string, opts ...Option) (*Client, error) {
 	o := newOptions(opts)
 	if o.token == "" && o.tokenSource == nil {

@@ -243,6 +243,54 @@ func TestTasksEndWhenTheLineIsDownTooLong(t *testing.T) {
 	})
 }
 
+// A server that has enough logins at the moment is asked again, with full jitter,
+// whether it says so before the upgrade or after it.
+func TestRefusedLoginIsTriedAgain(t *testing.T) { // case 55
+	for _, upgraded := range []bool{false, true} {
+		scripts(t, func(t *testing.T, s *script) {
+			var delays []time.Duration
+			c, _ := s.pair(WithHandler(Handler{
+				NotifyReconnecting: func(r Reconnecting) {
+					if r.Attempt > 1 && (CodeOf(r.Err) != ErrOverLimit || r.Err.(*Error).Origin != Server) {
+						t.Errorf("try %d because of %v, want 1111 from the server", r.Attempt, r.Err)
+					}
+					delays = append(delays, r.Delay)
+				},
+				NotifyLineOff: func(err error) { t.Errorf("line off: %v", err) },
+			}))
+			if upgraded {
+				s.reply(func(*wire.Hello) *wire.Frame { return lineOffFrame(ErrOverLimit) })
+			} else {
+				s.refuse(true)
+			}
+			if _, err := s.connect(); CodeOf(err) != ErrOverLimit {
+				t.Errorf("Connect = %v, want 1111", err)
+			}
+			s.l.CutAll()
+			time.Sleep(5 * time.Minute)
+			s.reply(nil)
+			s.refuse(false)
+			s.session()
+			if c.Err() != nil {
+				t.Errorf("Err = %v", c.Err())
+			}
+			c.Close()
+			long := 0
+			for i, d := range delays {
+				if most := min(reconnectMost, reconnectFirst<<min(i, 10)); d > most {
+					t.Errorf("delay %d is %v, want at most %v", i, d, most)
+				}
+				if d > reconnectMost/2 {
+					long++
+				}
+			}
+			if n := len(delays); n < 20 || long < 5 || long > n-5 {
+				t.Errorf("%d tries, %d of them after a long delay: that is no full jitter", n, long)
+			}
+		})
+	}
+}
+
 func TestGoAwaySpreadsReconnects(t *testing.T) {
 	scripts(t, func(t *testing.T, s *script) {
 		delay := make(chan time.Duration, 1)

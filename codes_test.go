@@ -287,7 +287,7 @@ var codeCases = []codeCase{
 		return err
 	}},
 	{dian.ErrOverLimit, "more transfers than the server allows", dian.Server, func(t *testing.T) error {
-		relay := diantest.New(t, func(cfg *server.Config) { cfg.MaxTransfersPerUser = 1 })
+		relay := diantest.New(t, func(cfg *server.Config) { cfg.Limits.User.Transfers = 1 })
 		offers := make(chan *dian.Offer, 1)
 		relay.Client("bob", dian.WithHandler(dian.Handler{AcceptFile: func(o *dian.Offer) { offers <- o }}))
 		alice := relay.Client("alice")

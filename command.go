@@ -52,7 +52,8 @@ func newCommands(c *Client) *commands {
 // Results: 0 the peer has it, 603 it is offline, 604 no answer in time or fate
 // unknown, 602 its queue is full, 606 it refused, 1100 too large, 1102 bad target,
 // 5 bad option, 207 the line was down for too long, 1111 more than 65,536 commands
-// or 64 MiB of them are under way, 12 the client is closed, 23 not allowed.
+// or 64 MiB of them are under way or the server has a limit (docs/configuration.md),
+// 12 the client is closed, 23 not allowed.
 func (c *Client) SendCmd(target string, data []byte, opts ...SendOption) *Task {
 	t := newTask(c, Command, target, newSendOptions(opts))
 	if t.ended() {

@@ -154,8 +154,8 @@ func TestWaitForPeerTriesAgain(t *testing.T) {
 		defer c.Close()
 		start := time.Now()
 		task := c.SendCmd("bob", nil, WithWaitForPeer(time.Minute))
-		for range 4 {
-			p.result(p.command(), wire.CommandOutcome_COMMAND_OUTCOME_FINAL, ErrPeerOffline, wire.Origin_ORIGIN_SERVER)
+		for _, code := range []Code{ErrPeerOffline, ErrOverLimit, ErrPeerOffline, ErrOverLimit} { // 603 is limited, too
+			p.result(p.command(), wire.CommandOutcome_COMMAND_OUTCOME_FINAL, code, wire.Origin_ORIGIN_SERVER)
 		}
 		if cmd := p.command(); cmd.Resent {
 			t.Error("sent again as if it may have arrived")
@@ -165,6 +165,30 @@ func TestWaitForPeerTriesAgain(t *testing.T) {
 		if err := task.Wait(t.Context()); err != nil || time.Since(start) != 7500*time.Millisecond {
 			t.Errorf("result %v after %v, want success after 0.5 + 1 + 2 + 4 s", err, time.Since(start))
 		}
+	})
+}
+
+// What is not to wait is told at once, and at the end of a wait its last refusal.
+func TestOverLimitIsAResult(t *testing.T) {
+	scripts(t, func(t *testing.T, s *script) {
+		c, p := s.pair()
+		defer c.Close()
+		task := c.SendCmd("bob", nil)
+		p.result(p.command(), wire.CommandOutcome_COMMAND_OUTCOME_FINAL, ErrOverLimit, wire.Origin_ORIGIN_SERVER)
+		if err := task.Wait(t.Context()); CodeOf(err) != ErrOverLimit {
+			t.Errorf("result %v, want 1111", err)
+		}
+		start := time.Now()
+		task = c.SendCmd("bob", nil, WithWaitForPeer(time.Minute))
+		go func() {
+			for f := range p.frames {
+				p.result(f.GetCommand(), wire.CommandOutcome_COMMAND_OUTCOME_FINAL, ErrOverLimit, wire.Origin_ORIGIN_SERVER)
+			}
+		}()
+		if err := task.Wait(t.Context()); CodeOf(err) != ErrOverLimit || time.Since(start) != time.Minute {
+			t.Errorf("result %v after %v, want 1111 after 1m0s", err, time.Since(start))
+		}
+		close(p.frames)
 	})
 }
 

@@ -27,6 +27,7 @@ type script struct {
 
 	mu     sync.Mutex // guards what follows
 	answer func(*wire.Hello) *wire.Frame
+	full   bool // refuses upgrades
 	epoch  uint64
 }
 
@@ -59,7 +60,24 @@ func (s *script) reply(f func(*wire.Hello) *wire.Frame) {
 	s.answer = f
 }
 
+// refuse makes s refuse upgrades with 1111, or not any more.
+func (s *script) refuse(full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = full
+}
+
 func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	full := s.full
+	s.mu.Unlock()
+	if full {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		w.Write([]byte(`{"type":"about:blank","title":"over a limit","status":503,"code":1111}`))
+		return
+	}
 	upgrader := websocket.Upgrader{Subprotocols: []string{wire.ProtoSubprotocol}}
 	conn, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {

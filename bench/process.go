@@ -45,7 +45,6 @@ func newBench(rounds int) (*bench, error) {
 	if b.self, err = os.Executable(); err != nil {
 		return nil, err
 	}
-	os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
 	build := exec.Command("go", "build", "-o", b.dian, "./cmd/dian")
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
@@ -56,6 +55,7 @@ func newBench(rounds int) (*bench, error) {
 		os.RemoveAll(dir)
 		return nil, err
 	}
+	os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
 	return b, nil
 }
 

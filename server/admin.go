@@ -64,7 +64,7 @@ type adminRoute func(w http.ResponseWriter, r *http.Request, act *actRecord) err
 // route audits what a route does.
 func (a *admin) route(serve adminRoute) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		act := actRecord{event: auditAdmin, by: adminName(r), address: peerAddr(r)}
+		act := actRecord{event: auditAdmin, by: adminName(r), address: addressText(addrOf(r.RemoteAddr))}
 		err := serve(w, r, &act)
 		if err != nil {
 			no := adminRefusal(err)
@@ -101,7 +101,7 @@ func (a *admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !a.knows(r) {
-		a.srv.audit.refused(actRecord{event: auditAdmin, action: "login", code: wire.WrongCredentials, by: adminName(r), address: peerAddr(r)})
+		a.srv.audit.refused(actRecord{event: auditAdmin, action: "login", code: wire.WrongCredentials, by: adminName(r), address: addressText(addrOf(r.RemoteAddr))})
 		writeProblem(w, wire.WrongCredentials, "the admin token is needed: Authorization: Bearer")
 		return
 	}

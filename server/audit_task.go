@@ -99,7 +99,7 @@ type trail struct {
 	replaced bool   // another place is asked: the task goes on in another transfer
 	had      bool   // the receiver had it, or had ended it, before it was asked
 	copied   int64  // bytes of lanes
-	rate     meter
+	rate     speed
 }
 
 // note looks at an event before the machine gets it.

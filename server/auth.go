@@ -37,7 +37,7 @@ type claims struct {
 	issued time.Time    // iat; zero if the token has none
 	marks  [2]tokenMark // what a revocation may name it by: its text's, its jti's or none
 
-	address string // who showed it, for audit and admin; see peerAddr
+	address string // who showed it, for audit and admin; see clientAddr
 }
 
 // keyring knows the keys of all apps. Its methods may be called at the same time

@@ -24,10 +24,15 @@ import (
 // idleServer is set for a child process that is nothing but a relay.
 const idleServer = "DIAN_TEST_IDLE_SERVER"
 
-// TestMain lets the test program be the relay of BenchmarkIdleSessions.
+// TestMain lets the test program be the relay of BenchmarkIdleSessions, or that of
+// TestFilesRunOut.
 func TestMain(m *testing.M) {
-	if os.Getenv(idleServer) != "" {
+	switch {
+	case os.Getenv(idleServer) != "":
 		serveIdle()
+		return
+	case os.Getenv(fewFilesServer) != "":
+		serveWithFewFiles()
 		return
 	}
 	os.Exit(m.Run())

@@ -175,6 +175,12 @@ func ackFrame(a *wire.CommandAck) *wire.Frame {
 // send writes frames as one message, or as one each in JSON.
 func (p *testPeer) send(frames ...*wire.Frame) {
 	p.t.Helper()
+	if err := p.write(frames...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *testPeer) write(frames ...*wire.Frame) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	var msg []byte
@@ -188,14 +194,15 @@ func (p *testPeer) send(frames ...*wire.Frame) {
 			msg, err = wire.AppendBinary(msg, f)
 		}
 		if err != nil {
-			p.t.Fatal(err)
+			return err
 		}
 	}
 	if !p.json {
 		if err := p.conn.WriteMessage(websocket.BinaryMessage, msg); err != nil {
-			p.t.Fatal(err)
+			return err
 		}
 	}
+	return nil
 }
 
 // read returns the next frame that is no Ping or Pong.
@@ -206,7 +213,9 @@ func (p *testPeer) read() (*wire.Frame, error) {
 			p.waiting = p.waiting[1:]
 			switch {
 			case f.GetPing() != nil: // silence would end the session
-				p.send(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{}}})
+				if err := p.write(&wire.Frame{Body: &wire.Frame_Pong{Pong: &wire.Pong{}}}); err != nil {
+					return nil, err
+				}
 			case f.GetPong() == nil:
 				return f, nil
 			}

@@ -12,11 +12,7 @@ import (
 )
 
 // commands counts the commands of all sessions that have no result yet.
-type commands struct {
-	pending atomic.Int64
-	bytes   atomic.Int64
-	posts   tally[place]
-}
+type commands struct{ pending atomic.Int64 }
 
 // A commandSource has sent a command and gets its one result.
 type commandSource interface {
@@ -73,6 +69,9 @@ func (s *session) command(f *wire.Frame, c *wire.Command) {
 }
 
 func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
+	if refusal := s.party.command(1); refusal != nil {
+		return refusal
+	}
 	if refusal := checkCommand(c); refusal != nil {
 		return refusal
 	}
@@ -83,22 +82,39 @@ func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
 		return refusal
 	}
 	size := commandSize(c)
-	if s.inFlight.Add(1) > int64(s.srv.cfg.MaxCommandsPerSession) {
-		s.inFlight.Add(-1)
-		return &wire.Error{Code: wire.OverLimit, Detail: "too many commands without result"}
-	}
-	if s.inFlightBytes.Add(int64(size)) > maxInFlightBytes {
-		s.commandOver(size)
-		return &wire.Error{Code: wire.PeerBusy, Detail: "too many bytes without result"}
+	if refusal := s.party.sent(int64(size)); refusal != nil {
+		return refusal
 	}
 	if s.target == nil || s.target.user != c.Target || !s.target.live() {
-		s.target = s.srv.listener(s.app, c.Target)
+		s.aim(s.srv.listener(s.app, c.Target))
 	}
-	refusal := s.srv.pass(f, c, s.peer, s, size, s.target)
+	refusal := s.srv.pass(f, c, s.peer, s, size, s.target, s.targetShare)
 	if refusal != nil {
-		s.commandOver(size)
+		s.party.sent(-int64(size))
+		if refusal.Code == wire.PeerOffline {
+			s.party.absent()
+		}
 	}
 	return refusal
+}
+
+// aim remembers whom the next commands go to; nil is nobody.
+func (s *session) aim(to *session) {
+	if s.targetShare != nil {
+		s.targetShare.leave()
+		s.targetShare = nil
+	}
+	if s.target = to; to != nil {
+		s.targetShare = to.shares.get(s.user)
+	}
+}
+
+// sent counts bytes of the user's commands without result.
+func (p *party) sent(n int64) *wire.Error {
+	if p.user.add(countSent, n, p.app.limits.Load().user.most[cellQueued]) {
+		return nil
+	}
+	return p.q.over(cellNames[cellQueued], scopeUser, wire.OverLimit, "too much without result")
 }
 
 // checkCommand is wire.CheckCommand with the codes of docs/protocol.md §6.
@@ -125,33 +141,29 @@ func asRefusal(err error) *wire.Error {
 // pass stamps a checked and allowed command and queues it for a receiver, which
 // may be nil. Without an error, from gets commandDone once; with one it never
 // does, and the receiver never gets the command. f is the frame of c.
-func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from commandSource, size int, to *session) *wire.Error {
+func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from commandSource, size int, to *session, sh *share) *wire.Error {
 	if to == nil {
 		return &wire.Error{Code: wire.PeerOffline}
 	}
-	if s.commands.bytes.Add(int64(size)) > maxCommandMemory {
-		s.commands.bytes.Add(-int64(size))
-		return &wire.Error{Code: wire.PeerBusy, Detail: "the server holds too many commands"}
+	if no := to.room(sh, size); no != nil {
+		return no
 	}
-	if frames, bytes := to.link.Queued(); frames >= queueFrames/4*3 || bytes+size > commandShare(s.cfg.QueueBytes) {
-		s.commands.bytes.Add(-int64(size))
-		return &wire.Error{Code: wire.PeerBusy}
-	}
-	ref, code := to.pending.add(pendingCommand{from: from, id: c.Id, size: size, bytes: len(c.Data), resent: c.Resent})
+	ref, code := to.pending.add(pendingCommand{from: from, id: c.Id, size: size, bytes: len(c.Data), resent: c.Resent, share: sh})
 	if code != wire.OK {
-		s.commands.bytes.Add(-int64(size))
 		return &wire.Error{Code: code}
 	}
 	s.commands.pending.Add(1)
+	to.party.keep(commandOverhead)
 	c.Source, c.Ref = source, ref
 	err := to.link.Send(f)
 	if err == nil {
 		return nil
 	}
-	if _, ok := to.pending.take(ref, c.Id); !ok {
+	p, ok := to.pending.take(ref, c.Id)
+	if !ok {
 		return nil // the receiver has gone meanwhile, and from has heard of it
 	}
-	s.settled(size)
+	to.settled(p)
 	switch {
 	case errors.Is(err, link.ErrFull):
 		return &wire.Error{Code: wire.PeerBusy}
@@ -162,10 +174,11 @@ func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from co
 	return &wire.Error{Code: wire.Internal}
 }
 
-// settled gives back what a command has cost that has a result.
-func (s *Server) settled(size int) {
-	s.commands.pending.Add(-1)
-	s.commands.bytes.Add(-int64(size))
+// settled gives back what a command to this session has cost that has a result.
+func (s *session) settled(c pendingCommand) {
+	s.srv.commands.pending.Add(-1)
+	s.party.keep(-commandOverhead)
+	c.share.settle(c.size)
 }
 
 // commandAck handles the word of this session on a command. Its reader calls it.
@@ -186,7 +199,7 @@ func (s *session) commandAck(a *wire.CommandAck) error {
 
 // settle tells the sender of a command to this session its result.
 func (s *session) settle(p pendingCommand, r *resultFrame) {
-	s.srv.settled(p.size)
+	s.settled(p)
 	final := r.result.Outcome == wire.CommandOutcome_COMMAND_OUTCOME_FINAL
 	if !final { // before its sender can send it again
 		s.srv.audit.command(s, p, &r.result, true)
@@ -197,15 +210,9 @@ func (s *session) settle(p pendingCommand, r *resultFrame) {
 	}
 }
 
-// commandOver gives back what a command of this session has cost the session.
-func (s *session) commandOver(size int) {
-	s.inFlight.Add(-1)
-	s.inFlightBytes.Add(-int64(size))
-}
-
 // commandDone passes a result to the sender's connection.
 func (s *session) commandDone(size int, r *resultFrame) bool {
-	s.commandOver(size)
+	s.party.sent(-int64(size))
 	s.srv.metrics.command(r.result.Outcome, wire.Code(r.result.Code))
 	return s.send(&r.frame) == nil // a sender that has gone asks again in its next session
 }
@@ -219,6 +226,7 @@ type pendingCommand struct {
 	size     int
 	bytes    int  // of its data
 	resent   bool // its sender has sent it before
+	share    *share
 	ref      uint64
 	deadline time.Time
 	next     int32 // of a free slot: the next free one, or -1
@@ -250,8 +258,11 @@ func (p *pending) add(c pendingCommand) (ref uint64, code wire.Code) {
 	c.deadline = time.Now().Add(p.wait)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.over {
+	switch {
+	case p.over:
 		return 0, wire.PeerOffline
+	case c.share.commands() >= maxPending-p.used:
+		return 0, wire.PeerBusy
 	}
 	at := p.free
 	switch {
@@ -267,6 +278,7 @@ func (p *pending) add(c pendingCommand) (ref uint64, code wire.Code) {
 	c.ref = p.count<<slotBits | uint64(at)
 	p.slots[at] = c
 	p.used++
+	c.share.add(c.size)
 	if !p.armed {
 		p.armed = true
 		if p.timer == nil {
@@ -395,39 +407,41 @@ func (p *postedCommand) sender() (user, address, via string) { return p.by.User,
 
 // post sends a command for an HTTP request and waits for its result, which is
 // always final.
-func (s *Server) post(ctx context.Context, by claims, c *wire.Command) *wire.CommandResult {
+func (s *Server) post(ctx context.Context, by *caller, c *wire.Command) *wire.CommandResult {
 	refused := func(e *wire.Error) *wire.CommandResult {
 		s.metrics.command(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, e.Code)
-		s.audit.refusedCommand(by, viaPost, c, e)
+		s.audit.refusedCommand(by.claims, viaPost, c, e)
 		return &wire.CommandResult{Id: c.Id, Code: uint32(e.Code), Detail: e.Detail}
 	}
 	if refusal := checkCommand(c); refusal != nil {
 		return refused(refusal)
 	}
-	if refusal := s.allow(ctx, by, VerbSend, c.Target, "command"); refusal != nil {
+	if refusal := s.allow(ctx, by.claims, VerbSend, c.Target, "command"); refusal != nil {
 		return refused(refusal)
 	}
 	if refusal := s.audit.mayBegin(); refusal != nil {
 		return refused(refusal)
 	}
-	if !s.keys.trusts(by) { // reading the body took a while
+	if !s.keys.trusts(by.claims) { // reading the body took a while
 		return refused(&wire.Error{Code: wire.TokenRefused})
 	}
-	at := place{by.App, by.User}
-	if !s.commands.posts.take(at, maxPostsInFlight, s.cfg.MaxSessions) {
-		return refused(&wire.Error{Code: wire.OverLimit, Detail: "too many commands without result"})
-	}
-	defer s.commands.posts.give(at)
-
-	from := &postedCommand{by: by, result: make(chan *wire.CommandResult, 1)}
+	from := &postedCommand{by: by.claims, result: make(chan *wire.CommandResult, 1)}
 	f := &wire.Frame{Body: &wire.Frame_Command{Command: c}}
 	to := s.listener(by.App, c.Target)
-	if refusal := s.pass(f, c, &wire.Peer{User: by.User}, from, commandSize(c), to); refusal != nil {
+	var sh *share
+	if to != nil {
+		sh = to.shares.get(by.User)
+		defer sh.leave()
+	}
+	if refusal := s.pass(f, c, &wire.Peer{User: by.User}, from, commandSize(c), to, sh); refusal != nil {
+		if refusal.Code == wire.PeerOffline {
+			by.absent()
+		}
 		return refused(refusal)
 	}
 	for {
 		change := s.keys.change()
-		if !s.keys.trusts(by) {
+		if !s.keys.trusts(by.claims) {
 			// It is delivered, or will be; only its sender does not count any more.
 			s.withdraw(to, c, wire.TokenRefused)
 			return &wire.CommandResult{Id: c.Id, Code: uint32(wire.TokenRefused)}
@@ -456,6 +470,6 @@ func (s *Server) withdraw(to *session, c *wire.Command, code wire.Code) {
 	if !ok {
 		return // its result is on its way, and has its line
 	}
-	s.settled(p.size)
+	to.settled(p)
 	s.audit.command(to, p, &wire.CommandResult{Code: uint32(code), Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL}, true)
 }

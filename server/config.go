@@ -53,12 +53,15 @@ type Config struct {
 	CommandWait   time.Duration // for the ack of a command; default 30 s
 	ShutdownGrace time.Duration // Shutdown lets transfers run this long; default 30 s
 
-	MaxFileBytes          int64 // of one file; 0: no limit
-	MaxSessions           int   // in all, also those not logged in yet; default 100000
-	MaxTransfers          int   // in all; default 20000
-	MaxTransfersPerUser   int   // that one user sends, and that one user receives; default 256
-	MaxCommandsPerSession int   // in flight, sent by one session; default 4096
-	QueueBytes            int   // frames that wait for one slow session; default 4 MiB
+	MaxFileBytes int64  // of one file; 0: no limit
+	Limits       Limits // what may be used at a time
+
+	// TrustedProxies are addresses or CIDRs of proxies whose word on where a
+	// request comes from counts: X-Forwarded-For or Forwarded. With ProxyProtocol
+	// their connections to Serve's listener begin with a PROXY header, version 1 or
+	// 2; without one they are closed.
+	TrustedProxies []string
+	ProxyProtocol  bool
 
 	// Logger gets what an operator wants to know: ids, codes and sizes, never
 	// content, tokens or file names. nil discards.
@@ -92,6 +95,7 @@ type App struct {
 	Issuer       string // what a token's iss must say; empty: anything
 	Keys         []Key  // at least one
 	MaxFileBytes int64  // of one file; 0: as in Config
+	Limits       AppLimits
 }
 
 // TLS names the PEM files of the listener. Without CertFile it speaks plain HTTP.
@@ -142,18 +146,6 @@ func (c Config) withDefaults() Config {
 	for _, d := range durations {
 		if *d.field == 0 {
 			*d.field = d.value
-		}
-	}
-	counts := []struct {
-		field *int
-		value int
-	}{
-		{&c.MaxSessions, 100_000}, {&c.MaxTransfers, 20_000}, {&c.MaxTransfersPerUser, 256},
-		{&c.MaxCommandsPerSession, 4096}, {&c.QueueBytes, 4 << 20},
-	}
-	for _, n := range counts {
-		if *n.field == 0 {
-			*n.field = n.value
 		}
 	}
 	if c.Logger == nil {
@@ -266,23 +258,10 @@ func (c *Config) checkNumbers() error {
 			return fmt.Errorf("%s: %v is out of range; use more than 0s and at most %v, or leave it away for its default", d.name, d.value, d.max)
 		}
 	}
-	counts := []struct {
-		name            string
-		value, min, max int64
-	}{
-		{"max_file_bytes", c.MaxFileBytes, 1, 1<<63 - 1},
-		{"max_sessions", int64(c.MaxSessions), 1, 100_000_000},
-		{"max_transfers", int64(c.MaxTransfers), 1, 100_000_000},
-		{"max_transfers_per_user", int64(c.MaxTransfersPerUser), 1, 1_000_000},
-		{"max_commands_per_session", int64(c.MaxCommandsPerSession), 1, 1_000_000},
-		{"queue_bytes", int64(c.QueueBytes), wire.MessageBytes, 1 << 30}, // one message must fit
+	if c.MaxFileBytes < 0 {
+		return errors.New("max_file_bytes: negative; use 0 or leave it away for no limit")
 	}
-	for _, n := range counts {
-		if n.value != 0 && (n.value < n.min || n.value > n.max) {
-			return fmt.Errorf("%s: %d is out of range; use %d to %d, or leave it away for its default", n.name, n.value, n.min, n.max)
-		}
-	}
-	return nil
+	return c.checkLimits()
 }
 
 // checkOrigins wants origins as browsers write them, because they are compared

@@ -37,12 +37,10 @@ type configFile struct {
 	CommandWait   duration `yaml:"command_wait"`
 	ShutdownGrace duration `yaml:"shutdown_grace"`
 
-	MaxFileBytes          byteSize `yaml:"max_file_bytes"`
-	MaxSessions           int      `yaml:"max_sessions"`
-	MaxTransfers          int      `yaml:"max_transfers"`
-	MaxTransfersPerUser   int      `yaml:"max_transfers_per_user"`
-	MaxCommandsPerSession int      `yaml:"max_commands_per_session"`
-	QueueBytes            byteSize `yaml:"queue_bytes"`
+	MaxFileBytes   byteSize   `yaml:"max_file_bytes"`
+	Limits         limitsFile `yaml:"limits"`
+	TrustedProxies []string   `yaml:"trusted_proxies"`
+	ProxyProtocol  bool       `yaml:"proxy_protocol"`
 
 	Audit auditFile `yaml:"audit"`
 	Admin adminFile `yaml:",inline"`
@@ -57,10 +55,11 @@ type tlsFile struct {
 }
 
 type appFile struct {
-	ID           string    `yaml:"id"`
-	Issuer       string    `yaml:"issuer"`
-	MaxFileBytes byteSize  `yaml:"max_file_bytes"`
-	Keys         []keyFile `yaml:"keys"`
+	ID           string        `yaml:"id"`
+	Issuer       string        `yaml:"issuer"`
+	MaxFileBytes byteSize      `yaml:"max_file_bytes"`
+	Limits       appLimitsFile `yaml:"limits"`
+	Keys         []keyFile     `yaml:"keys"`
 }
 
 type keyFile struct {
@@ -131,7 +130,7 @@ func (s configSource) config(f configFile) (Config, error) {
 		*name = s.path(*name)
 	}
 	for i, a := range f.Apps {
-		app := App{ID: a.ID, Issuer: a.Issuer, MaxFileBytes: int64(a.MaxFileBytes)}
+		app := App{ID: a.ID, Issuer: a.Issuer, MaxFileBytes: int64(a.MaxFileBytes), Limits: a.Limits.limits()}
 		for j, k := range a.Keys {
 			key, err := s.key(k)
 			if err != nil {
@@ -155,10 +154,8 @@ func (f configFile) settings() Config {
 		ResumeWindow: time.Duration(f.ResumeWindow), OfferWait: time.Duration(f.OfferWait),
 		HTTPOfferWait: time.Duration(f.HTTPOfferWait), CommandWait: time.Duration(f.CommandWait),
 		ShutdownGrace: time.Duration(f.ShutdownGrace),
-		MaxFileBytes:  int64(f.MaxFileBytes), MaxSessions: f.MaxSessions,
-		MaxTransfers: f.MaxTransfers, MaxTransfersPerUser: f.MaxTransfersPerUser,
-		MaxCommandsPerSession: f.MaxCommandsPerSession,
-		QueueBytes:            int(min(int64(f.QueueBytes), 1<<31-1)), // Check refuses that much
+		MaxFileBytes:  int64(f.MaxFileBytes), Limits: f.Limits.limits(),
+		TrustedProxies: f.TrustedProxies, ProxyProtocol: f.ProxyProtocol,
 	}
 }
 
@@ -283,7 +280,7 @@ func (s configSource) overlay(prefix string, into reflect.Value) error {
 		switch to := field.Addr().Interface().(type) {
 		case *[]appFile:
 			continue
-		case *tlsFile, *auditFile:
+		case *tlsFile, *auditFile, *limitsFile, *limitFile:
 			if err := s.overlay(name+"_", field); err != nil {
 				return err
 			}

@@ -72,9 +72,11 @@ func TestExampleInTheDocumentationLoads(t *testing.T) {
 		for field := range typ.Fields() {
 			name := prefix + field.Tag.Get("yaml")
 			switch ft := field.Type; {
-			case ft == reflect.TypeFor[tlsFile]() || ft == reflect.TypeFor[auditFile]():
+			case ft == reflect.TypeFor[tlsFile]() || ft == reflect.TypeFor[auditFile]() || ft == reflect.TypeFor[limitsFile]():
 				names(ft, name+".", env)
 				continue
+			case ft == reflect.TypeFor[limitFile]():
+				continue // TestDocumentedLimitsAreTheDefaults
 			case ft == reflect.TypeFor[adminFile](): // inline
 				names(ft, prefix, env)
 				continue
@@ -96,18 +98,18 @@ func TestExampleInTheDocumentationLoads(t *testing.T) {
 
 func TestEnvironmentCountsMoreThanTheFile(t *testing.T) {
 	env := map[string]string{
-		"DIAN_HEARTBEAT": "5s", "DIAN_QUEUE_BYTES": "8 MiB", "DIAN_ORIGINS": "https://a.example, https://b.example",
-		"DIAN_ANY_ORIGIN": "false", "DIAN_TLS_KEY": "k.pem", "DIAN_MAX_SESSIONS": "",
+		"DIAN_HEARTBEAT": "5s", "DIAN_LIMITS_USER_QUEUED_BYTES": "9 MiB", "DIAN_ORIGINS": "https://a.example, https://b.example",
+		"DIAN_ANY_ORIGIN": "false", "DIAN_TLS_KEY": "k.pem", "DIAN_LIMITS_ALL_SESSIONS": "",
 		"DIAN_APP": "solo", "DIAN_SECRET": clinicSecret,
 	}
 	src := noFiles()
 	src.dir = "/etc/dian"
 	src.env = func(name string) (string, bool) { v, ok := env[name]; return v, ok }
-	cfg, err := src.parse([]byte("heartbeat: 7s\nmax_sessions: 5\ntls: {cert: c.pem, key: x.pem}\n"))
+	cfg, err := src.parse([]byte("heartbeat: 7s\nlimits: {all: {sessions: 5}}\ntls: {cert: c.pem, key: x.pem}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Heartbeat != 5*time.Second || cfg.QueueBytes != 8<<20 || len(cfg.Origins) != 2 || cfg.MaxSessions != 5 ||
+	if cfg.Heartbeat != 5*time.Second || cfg.Limits.User.QueuedBytes != 9<<20 || len(cfg.Origins) != 2 || cfg.Limits.All.Sessions != 5 ||
 		cfg.TLS.CertFile != filepath.Join("/etc/dian", "c.pem") || cfg.TLS.KeyFile != "k.pem" ||
 		len(cfg.Apps) != 1 || cfg.Apps[0].ID != "solo" {
 		t.Errorf("cfg = %+v", cfg)
@@ -133,7 +135,8 @@ func TestFileErrorsNamePlaceAndRemedyButNoSecret(t *testing.T) {
 		{"max_file_bytes: " + canary, "line 1: not a number of bytes"},
 		{"max_file_bytes: 9000000 TiB", "line 1: not a number of bytes"},
 		{"max_file_bytes: -1", "line 1: not a number of bytes"},
-		{"max_sessions: " + canary, "line 1: wrong kind of value; write a whole number"},
+		{"limits: {user: {sessions: " + canary + "}}", "line 1: wrong kind of value; write a whole number"},
+		{"apps: [{limits: {all: {sessions: 1}}}]", `line 1: unknown key "all"`},
 		{"any_origin: " + canary, "write true or false"},
 		{"origins: " + canary, "write a list"},
 		{"tls: " + canary, "write keys and values below it"},
@@ -197,8 +200,18 @@ func TestCheckNamesTheFieldAndTheRemedy(t *testing.T) {
 		{keys(devKey()), "this is the secret of dev mode"}, // case 32
 		{change(func(c *Config) { c.Heartbeat = 26 * time.Second }), "heartbeat: 26s is out of range"},
 		{change(func(c *Config) { c.OfferWait = -1 }), "offer_wait: "},
-		{change(func(c *Config) { c.MaxSessions = -1 }), "max_sessions: -1 is out of range"},
-		{change(func(c *Config) { c.QueueBytes = 5 }), "queue_bytes: "},
+		{change(func(c *Config) { c.Limits.All.Sessions = -1 }), "limits.all.sessions: -1 is out of range"},
+		{change(func(c *Config) { c.Limits.User.QueuedBytes = 5 }), "limits.user.queued_bytes: "},
+		{change(func(c *Config) { c.Limits.Address.Offers = -5 }), "limits.address.offers: "},
+		{change(func(c *Config) { c.Limits.User.LoginsPerSecond = devRate + 1 }), "limits.user.logins_per_second: "},
+		{change(func(c *Config) { c.Apps[0].Limits.User.Offers = -1 }), "apps[0].limits.user.offers: "},
+		{change(func(c *Config) { c.Apps[0].Limits.App.Sessions = -1 }), "apps[0].limits.app.sessions: "},
+		{change(func(c *Config) { c.Limits.SharedAddresses = []string{"0.0.0.0/0"} }), "limits.shared_addresses[0]: this is everybody"},
+		{change(func(c *Config) { c.TrustedProxies = []string{"10.0.0.1", "10.0.0.1/8"} }), "trusted_proxies[1]: the address has more bits than its range; write 10.0.0.0/8"},
+		{change(func(c *Config) { c.TrustedProxies = []string{"proxy"} }), "trusted_proxies[0]: write an address like"},
+		{change(func(c *Config) { c.TrustedProxies = []string{"::ffff:10.0.0.1"} }), "trusted_proxies[0]: write it as an IPv4 address"},
+		{change(func(c *Config) { c.TrustedProxies = []string{"10.0.0.1", "2001:db8::/32"} }), ""},
+		{change(func(c *Config) { c.ProxyProtocol = true }), "proxy_protocol: nobody may speak it"},
 		{change(func(c *Config) { c.Origins = []string{"*"} }), "origins[0]: * is not an origin; to let every web page in, say any_origin: true"},
 		{change(func(c *Config) { c.Origins = []string{"null"} }), "origins[0]: write it as browsers do"},
 		{change(func(c *Config) { c.Origins = []string{"https://a.example/"} }), "origins[0]: "},
@@ -411,7 +424,7 @@ func FuzzJWKS(f *testing.F) {
 
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte("heartbeat: 9s\napps:\n  - id: a\n    keys: [{algorithm: HS256, secret: x}]\n"))
-	f.Add([]byte("queue_bytes: 4 MiB\norigins: [https://a.example]\ntls: {cert: a, key: b}\n"))
+	f.Add([]byte("limits: {user: {queued_bytes: 4 MiB}}\norigins: [https://a.example]\ntls: {cert: a, key: b}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cfg, err := noFiles().parse(data)
 		if err != nil {

@@ -111,6 +111,7 @@ func (ts *transfers) serveDown(w http.ResponseWriter, r *http.Request) {
 		gone()
 		return
 	}
+	doorOf(r.Context()).vouch()
 	if state.Ended() {
 		writeProblemStatus(w, http.StatusGone, code, "the transfer has ended")
 		return

@@ -14,9 +14,9 @@ import (
 	"github.com/dian-im/dian/internal/wire"
 )
 
-// A door is a way in with a token. It returns the code with which that was refused,
+// A tokenDoor is a way in with a token. It returns the code with which that was refused,
 // or 0, and what was said about it.
-type door struct {
+type tokenDoor struct {
 	name string
 	try  func(t *testing.T, r *testRelay, token string) (code wire.Code, said string)
 }
@@ -29,8 +29,8 @@ const (
 )
 
 // httpDoor is a request that a good token lets through to an answer of another kind.
-func httpDoor(name, method, path string, headers ...string) door {
-	return door{name, func(t *testing.T, r *testRelay, token string) (wire.Code, string) {
+func httpDoor(name, method, path string, headers ...string) tokenDoor {
+	return tokenDoor{name, func(t *testing.T, r *testRelay, token string) (wire.Code, string) {
 		t.Helper()
 		if strings.ContainsAny(token, "\n\x00") {
 			return cannotGet, ""
@@ -63,11 +63,11 @@ func httpDoor(name, method, path string, headers ...string) door {
 
 // doors are all of them. A good token of alice gets an answer that is not 401: the
 // transfer is another user's, and nobody is not there.
-func doors() []door {
+func doors() []tokenDoor {
 	other := lanePathPrefix + (&transferID{App: "clinic", Source: "carol", Target: "dave", Kind: wire.Kind_KIND_FILE, Instance: placeA}).encode()
 	tus := []string{"Tus-Resumable", "1.0.0", "Upload-Offset", "0", "Upload-Length", "5", "Content-Type", tusContentType}
 	over := func(method string) []string { return append(tus[:len(tus):len(tus)], "X-HTTP-Method-Override", method) }
-	return []door{
+	return []tokenDoor{
 		{"Hello", helloDoor(wire.ProtoSubprotocol, wire.Role_ROLE_LISTEN)},
 		{"Hello in JSON, to send", helloDoor(wire.JSONSubprotocol, wire.Role_ROLE_SEND)},
 		{"UpdateToken", updateDoor},
@@ -163,7 +163,7 @@ func (r *testRelay) doRequest(t *testing.T, req *http.Request) (*http.Response, 
 }
 
 // wantAt is what a case's token gets at a door.
-func wantAt(c tokenCase, d door) wire.Code {
+func wantAt(c tokenCase, d tokenDoor) wire.Code {
 	http := !strings.HasPrefix(d.name, "Hello") && d.name != "UpdateToken"
 	long := len(c.token) > 16<<10
 	switch {
@@ -191,7 +191,7 @@ func TestEveryTokenAtEveryDoor(t *testing.T) { // cases 20 to 28 and 40
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				time.Sleep(time.Until(authNow))
-				r := memRelay(t, func(cfg *Config) { cfg.Apps = authConfig().Apps })
+				r := memRelay(t, fastRates, func(cfg *Config) { cfg.Apps = authConfig().Apps })
 				for _, d := range all {
 					code, said := d.try(t, r, c.token)
 					want := wantAt(c, d)
@@ -219,7 +219,7 @@ func TestEveryTokenAtEveryDoor(t *testing.T) { // cases 20 to 28 and 40
 }
 
 func TestTokensCountOnlyInTheirPlace(t *testing.T) { // case 31
-	r := tcpRelay(t)
+	r := tcpRelay(t, fastRates)
 	token := r.token("alice")
 	for name, c := range map[string]struct {
 		path    string

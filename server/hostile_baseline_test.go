@@ -47,7 +47,7 @@ func (b *baseline) check(t testing.TB, when string) {
 	b.command(t, when)
 	s := b.r.srv
 	eventually(t, func() bool {
-		return len(s.all()) == 2 && s.connections.Load() == 2 && s.logins.count() == 0
+		return len(s.all()) == 2 && s.quota.all.used[countSessions].Load() == 2 && s.quota.all.used[countEntering].Load() == 0
 	})
 	if got := b.r.counter("dian_panics_total"); got != b.panics {
 		t.Fatalf("%s: dian_panics_total = %s", when, got)

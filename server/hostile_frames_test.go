@@ -257,7 +257,7 @@ func largestUnknown(n int) []byte {
 }
 
 func TestEveryFrameGetsItsEnd(t *testing.T) {
-	r := tcpRelay(t)
+	r := tcpRelay(t, fastRates)
 	base := newBaseline(r)
 	defer base.check(t, "at the end")
 	names := map[string]bool{}

@@ -120,7 +120,7 @@ type island struct {
 // newIsland makes it; first happens before the victims come.
 func newIsland(t *testing.T, first ...func(w *island)) *island {
 	w := &island{t: t, content: testContent(islandSize), sessions: map[uint64]bool{}}
-	w.r = memRelay(t, func(c *Config) {
+	w.r = memRelay(t, fastRates, func(c *Config) {
 		c.CommandWait, c.OfferWait, c.ResumeWindow = 10*time.Minute, 10*time.Hour, 20*time.Hour
 		c.Heartbeat = 25 * time.Second
 		c.Authorize = hookOf(&w.banned)

@@ -26,7 +26,7 @@ type matrixRelay struct {
 }
 
 func newMatrixRelay(t testing.TB) *matrixRelay {
-	r := memRelay(t, func(c *Config) {
+	r := memRelay(t, fastRates, func(c *Config) {
 		c.CommandWait, c.OfferWait, c.ResumeWindow = 10*time.Minute, 10*time.Minute, time.Hour
 		c.Heartbeat = 25 * time.Second
 	})
@@ -58,7 +58,7 @@ func snapshotOf(s *Server, ofSession func(*session) bool, ofTransfer func(transf
 		}
 		sess.pending.mu.Lock()
 		lines = append(lines, fmt.Sprintln("session", sess.user, sess.epoch, sess.live(), sess.status.Load(), sess.pending.used,
-			sess.inFlight.Load(), sess.token().Expires, s.listener(sess.app, sess.user) != nil))
+			sess.party.user.used[countSent].Load(), sess.token().Expires, s.listener(sess.app, sess.user) != nil))
 		sess.pending.mu.Unlock()
 	}
 	s.transfers.mu.Lock()

@@ -22,16 +22,16 @@ func (l *manyAddresses) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	n := l.accepted.Add(1)
-	return addressed{conn, &net.TCPAddr{IP: net.IPv4(10, 0, byte(n/1000), 1), Port: int(1024 + n)}}, nil
+	return fromConn{conn, &net.TCPAddr{IP: net.IPv4(10, 0, byte(n/25), 1), Port: int(1024 + n)}}, nil
 }
 
-type addressed struct {
+type fromConn struct {
 	net.Conn
 	from net.Addr
 }
 
-func (c addressed) RemoteAddr() net.Addr { return c.from }
-func (c addressed) NetConn() net.Conn    { return c.Conn }
+func (c fromConn) RemoteAddr() net.Addr { return c.from }
+func (c fromConn) NetConn() net.Conn    { return c.Conn }
 
 // crowdRelay starts a relay on loopback that many may come to.
 func crowdRelay(t testing.TB, change ...func(*Config)) *testRelay {
@@ -63,7 +63,7 @@ func TestConnectionsBeforeLoginHoldLittle(t *testing.T) { // cases 10 and 53
 		{"most of a Hello", wsFrame{op: opBinary, data: make([]byte, 16<<10)}.bytes()[:15<<10], 32 << 10},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
-			r := crowdRelay(t)
+			r := crowdRelay(t, fastRates)
 			base := newBaseline(r)
 			before := heldBytes()
 			conns := make([]net.Conn, connections)
@@ -83,7 +83,7 @@ func TestConnectionsBeforeLoginHoldLittle(t *testing.T) { // cases 10 and 53
 			}
 			base.command(t, kind.name) // beside all of them
 			held := (heldBytes() - before) / connections
-			if n := r.srv.logins.count(); n != connections {
+			if n := r.srv.quota.all.used[countEntering].Load(); n != connections {
 				t.Fatalf("%d are not logged in, want %d", n, connections)
 			}
 			t.Logf("%d bytes for each", held)

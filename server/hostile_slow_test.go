@@ -52,7 +52,7 @@ func TestSlowMessageIsCut(t *testing.T) { // case 2
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := memRelay(t)
+				r := memRelay(t, fastRates)
 				s := r.socket()
 				s.write(upgradeRequest(wire.ProtoSubprotocol))
 				s.switched(wire.ProtoSubprotocol)
@@ -89,9 +89,9 @@ func TestSlowMessageIsCut(t *testing.T) { // case 2
 func (r *testRelay) empty(sessions int) {
 	r.t.Helper()
 	synctest.Wait()
-	if s := r.srv; len(s.all()) != sessions || s.connections.Load() != int64(sessions) || s.logins.count() != 0 {
+	if s := r.srv; len(s.all()) != sessions || s.quota.all.used[countSessions].Load() != int64(sessions) || s.quota.all.used[countEntering].Load() != 0 {
 		r.t.Errorf("%d sessions, %d connections and %d without a login are left, want %d sessions",
-			len(s.all()), s.connections.Load(), s.logins.count(), sessions)
+			len(s.all()), s.quota.all.used[countSessions].Load(), s.quota.all.used[countEntering].Load(), sessions)
 	}
 }
 
@@ -133,7 +133,7 @@ func TestPeersThatDoNotPartAreFreed(t *testing.T) { // case 8
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := memRelay(t)
+				r := memRelay(t, fastRates)
 				s := r.socket()
 				s.write(upgradeRequest(wire.ProtoSubprotocol))
 				s.switched(wire.ProtoSubprotocol)
@@ -173,7 +173,7 @@ func TestDawdlersDoNotStopLogins(t *testing.T) { // cases 9, 10 and 53
 				certs = func(c *Config) { c.TLS = files }
 			}
 			synctest.Test(t, func(t *testing.T) {
-				r := memRelay(t, certs, func(c *Config) { c.MaxSessions = 100_000 })
+				r := newCrowd(t, certs, fastRates)
 				dial := func() net.Conn {
 					conn, err := r.ln.DialContext(t.Context(), "", "")
 					if err != nil {
@@ -214,6 +214,7 @@ func TestDawdlersDoNotStopLogins(t *testing.T) { // cases 9, 10 and 53
 				var crowding sync.WaitGroup
 				longest := make([]time.Duration, crowd)
 				for i := range crowd {
+					r.from(fmt.Sprintf("198.51.100.%d", i/25))
 					conn := dial()
 					crowding.Go(func() {
 						kinds[i%len(kinds)](conn)
@@ -225,9 +226,10 @@ func TestDawdlersDoNotStopLogins(t *testing.T) { // cases 9, 10 and 53
 					}
 				}
 				synctest.Wait()
-				if n := r.srv.logins.count(); n != crowd/len(kinds)*2 {
+				if n := r.srv.quota.all.used[countEntering].Load(); n != int64(crowd/len(kinds)*2) {
 					t.Errorf("%d wait for their login, want %d", n, crowd/len(kinds)*2)
 				}
+				r.from("203.0.113.1")
 				for range 10 {
 					began := time.Now()
 					s := newSocket(t, handshake(dial()))

@@ -24,43 +24,6 @@ func TestBucketRefills(t *testing.T) {
 	}
 }
 
-func TestTallyForgetsWhoHoldsNothing(t *testing.T) {
-	var c tally[string]
-	for i, want := range []bool{true, true, false} { // two each
-		if got := c.take("a", 2, 3); got != want {
-			t.Errorf("take %d of a = %v, want %v", i, got, want)
-		}
-	}
-	for i, want := range []bool{true, false} { // three in all
-		if got := c.take("b", 2, 3); got != want {
-			t.Errorf("take %d of b = %v, want %v", i, got, want)
-		}
-	}
-	for _, key := range []string{"a", "a", "b"} {
-		c.give(key)
-	}
-	if len(c.held) != 0 || c.total != 0 {
-		t.Errorf("%v and %d are left", c.held, c.total)
-	}
-}
-
-func TestAddressesCountByTheirOwner(t *testing.T) {
-	for a, b := range map[string]string{
-		"192.0.2.1:1":             "[::ffff:192.0.2.1]:2",
-		"[2001:db8:1:2::1]:1":     "[2001:db8:1:2:ffff::9]:2",
-		"[fe80::1%eth0]:1":        "[fe80::1%eth1]:1",
-		"@":                       "",
-		"[2001:db8:1:2::1]:65535": "[2001:db8:1:2::]:1",
-	} {
-		if sourceOf(a) != sourceOf(b) {
-			t.Errorf("%q and %q are two", a, b)
-		}
-	}
-	if sourceOf("192.0.2.1:1") == sourceOf("192.0.2.2:1") {
-		t.Error("two addresses are one")
-	}
-}
-
 func TestEpochsOnlyRise(t *testing.T) {
 	c := epochClock{start: time.Now()}
 	last := uint64(0)
@@ -86,7 +49,7 @@ func TestRefsAreNeverUsedAgain(t *testing.T) {
 	for range 3 { // fill, empty, shrink
 		var refs []uint64
 		for {
-			ref, code := p.add(pendingCommand{from: &postedCommand{}, id: "x"})
+			ref, code := p.add(pendingCommand{from: &postedCommand{}, id: "x", share: &share{}})
 			if code != wire.OK {
 				break
 			}

@@ -105,9 +105,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			if secure, ok := conn.(*tls.Conn); ok {
 				ctx = withCork(ctx, secure)
 			}
-			return ctx
+			return withDoor(ctx, conn)
 		},
 	}
+	ln = newDoor(ln, s)
 	if s.certificate.now.Load() != nil {
 		ln = tls.NewListener(corkListener{ln}, s.certificate.listenConfig())
 	}

@@ -18,19 +18,11 @@ import (
 
 // logins holds the connections that are not logged in yet.
 type logins struct {
-	tally tally[netip.Addr]
-
 	mu    sync.Mutex
 	conns map[*websocket.Conn]struct{} // guarded by mu; nil when the server ends
 }
 
 func (l *logins) init() { l.conns = map[*websocket.Conn]struct{}{} }
-
-func (l *logins) count() int {
-	l.tally.mu.Lock()
-	defer l.tally.mu.Unlock()
-	return l.tally.total
-}
 
 // add reports false if the server ends.
 func (l *logins) add(conn *websocket.Conn) bool {
@@ -89,31 +81,27 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, wire.BadParameter, badHandshake)
 		return
 	}
-	from := sourceOf(r.RemoteAddr)
-	if !s.logins.tally.take(from, maxLoginsPerIP, maxLogins) {
-		writeProblem(w, wire.OverLimit, "too many connections that are not logged in")
+	addr := s.clientAddr(r)
+	from := s.quota.address(addr)
+	defer s.quota.releaseAddress(from)
+	if refusal := s.quota.knock(from); refusal != nil {
+		writeProblem(w, refusal.Code, refusal.Detail)
 		return
 	}
-	if s.connections.Add(1) > int64(s.cfg.MaxSessions) {
-		s.connections.Add(-1)
-		s.logins.tally.give(from)
-		writeProblem(w, wire.OverLimit, "too many sessions")
+	free, refusal := s.quota.entering(from)
+	if refusal != nil {
+		writeProblem(w, refusal.Code, refusal.Detail)
 		return
 	}
-	free := func() { s.logins.tally.give(from) }
 	conn, err := s.upgrader().Upgrade(link.Guarded(w), r, http.Header{"Sec-Websocket-Protocol": {protocol}})
 	if err != nil { // the upgrader has answered
-		s.connections.Add(-1)
 		free()
 		return
 	}
 	setUserTimeout(rawConn(conn.NetConn()))
-	started := s.start("session", func() {
-		defer s.connections.Add(-1)
-		s.serveConn(conn, protocol == wire.JSONSubprotocol, peerAddr(r), sync.OnceFunc(free))
-	})
+	v := visit{conn: conn, json: protocol == wire.JSONSubprotocol, addr: addr, door: doorOf(r.Context())}
+	started := s.start("session", func() { s.serveConn(v, free) })
 	if !started {
-		s.connections.Add(-1)
 		free()
 		conn.Close()
 	}
@@ -161,37 +149,47 @@ func rawConn(conn net.Conn) net.Conn {
 	}
 }
 
+// A visit is a connection that wants to log in.
+type visit struct {
+	conn *websocket.Conn
+	json bool
+	addr netip.Addr // see clientAddr
+	door *doorConn  // nil with a program's own listener
+}
+
 // serveConn logs a connection in and carries its session to the end. The login
 // has a goroutine of its own, because the stack that signatures need would stay
 // with the session's: 4 KiB of an idle session.
-func (s *Server) serveConn(conn *websocket.Conn, json bool, address string, loginOver func()) {
+func (s *Server) serveConn(v visit, loginOver func()) {
 	defer loginOver()
-	defer conn.Close()
-	if !s.logins.add(conn) {
+	defer v.conn.Close()
+	if !s.logins.add(v.conn) {
 		return
 	}
-	defer s.logins.remove(conn)
+	defer s.logins.remove(v.conn)
 
 	var sess *session
 	over := make(chan struct{})
 	if !s.start("login", func() {
 		defer close(over)
-		sess = s.admit(conn, json, address)
+		sess = s.admit(v)
 	}) {
 		return
 	}
 	if <-over; sess == nil {
 		return
 	}
-	s.logins.remove(conn)
+	s.logins.remove(v.conn)
 	loginOver()
+	v.door.vouch()
 	sess.run()
 }
 
 // admit makes a live session of a connection, or refuses it. Before Welcome a
 // client gets a fixed budget: one message of 16 KiB within LoginWait, and nothing
 // but Hello counts (cases 10 and 11).
-func (s *Server) admit(conn *websocket.Conn, json bool, address string) *session {
+func (s *Server) admit(v visit) *session {
+	conn, json := v.conn, v.json
 	f, err := link.ReadFirst(conn, json, wire.LoginBytes, s.cfg.LoginWait)
 	hello := f.GetHello()
 	if err != nil || hello == nil {
@@ -199,21 +197,23 @@ func (s *Server) admit(conn *websocket.Conn, json bool, address string) *session
 		link.Refuse(conn, json, nil, websocket.ClosePolicyViolation)
 		return nil
 	}
-	who := claims{address: address}
-	sess, refusal := s.login(conn, json, hello, &who)
+	who := claims{address: addressText(v.addr)}
+	sess, refusal := s.login(v, hello, &who)
 	if refusal != nil {
+		s.log.Debug("login refused", "code", uint32(refusal.Code), "address", v.addr)
 		s.audit.refusedLogin(who, "session", refusal.Code)
 		s.metrics.logins.WithLabelValues(codeLabel(refusal.Code)).Inc()
 		link.Refuse(conn, json, lineOff(refusal.Code, refusal.Detail), websocket.ClosePolicyViolation)
 		return nil
 	}
+	s.log.Debug("logged in", "epoch", sess.epoch, "address", v.addr)
 	s.metrics.logins.WithLabelValues(codeLabel(wire.OK)).Inc()
 	return sess
 }
 
 // login makes a live session of a Hello, or says why not. who has the client's
 // address, and then what a good token says.
-func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello, who *claims) (*session, *wire.Error) {
+func (s *Server) login(v visit, hello *wire.Hello, who *claims) (_ *session, refusal *wire.Error) {
 	if err := wire.CheckHello(hello); err != nil {
 		return nil, asRefusal(err)
 	}
@@ -229,37 +229,51 @@ func (s *Server) login(conn *websocket.Conn, json bool, hello *wire.Hello, who *
 	if s.stopping() {
 		return nil, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
 	}
+	charged := s.quota.party(token.App, token.User, v.addr)
+	defer func() {
+		if refusal != nil {
+			charged.release()
+		}
+	}()
+	if refusal := charged.login(); refusal != nil {
+		return nil, refusal
+	}
 	// Who has a later moment has logged in after this session took its place:
 	// commands it sends then cannot reach an older one (docs/protocol.md §6).
 	s.entering.Lock()
 	defer s.entering.Unlock()
 	s.moments++
-	sess := s.newSession(json, token, hello)
+	sess := s.newSession(v, token, hello, charged)
 	sess.ctx, sess.stop = context.WithCancel(s.ctx)
-	sess.link = link.New(conn, link.Config{
-		Handle: sess.handle, JSON: json, Heartbeat: s.cfg.Heartbeat,
-		QueueBytes: s.cfg.QueueBytes, QueueFrames: queueFrames,
+	sess.link = link.New(v.conn, link.Config{
+		Handle: sess.handle, JSON: v.json, Heartbeat: s.cfg.Heartbeat,
+		Room: sess, QueueFrames: queueFrames,
 	})
+	defer func() {
+		if refusal != nil {
+			sess.stop()
+			sess.link.Drop()
+		}
+	}()
 	// Queued before anybody can find the session, so that it comes first.
 	if err := sess.link.SendAlone(s.welcome(sess)); err != nil {
-		sess.stop()
 		s.log.Error("welcome not sent", "err", err)
 		return nil, &wire.Error{Code: wire.Internal}
 	}
 	if refusal := s.enter(sess); refusal != nil {
-		sess.stop()
 		return nil, refusal
 	}
 	sess.distrust() // the token may have been revoked since it was looked at
 	return sess, nil
 }
 
-func (s *Server) newSession(json bool, token claims, hello *wire.Hello) *session {
+func (s *Server) newSession(v visit, token claims, hello *wire.Hello, charged party) *session {
 	sess := &session{
 		srv: s, app: token.App, user: token.User, role: hello.Role,
-		instance: string(hello.Instance), last: hello.LastEpoch, json: json, entered: make(chan struct{}),
-		peer: &wire.Peer{User: token.User, Instance: hello.Instance},
-		id:   s.moments, since: time.Now(), address: token.address,
+		instance: string(hello.Instance), last: hello.LastEpoch, json: v.json, entered: make(chan struct{}),
+		party: charged,
+		peer:  &wire.Peer{User: token.User, Instance: hello.Instance},
+		id:    s.moments, since: time.Now(), address: token.address,
 	}
 	sess.claims.Store(&token)
 	sess.pending.wait, sess.pending.expired = s.cfg.CommandWait, sess.commandExpired

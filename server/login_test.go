@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -182,9 +183,9 @@ func TestSilentLoginEndsInTime(t *testing.T) { // case 10
 		if took := time.Since(start); took != 10*time.Second {
 			t.Errorf("closed after %v, want 10s", took)
 		}
-		if n := r.srv.logins.count(); n != 0 {
+		if n := r.srv.quota.all.used[countEntering].Load(); n != 0 {
 			synctest.Wait()
-			if n = r.srv.logins.count(); n != 0 {
+			if n = r.srv.quota.all.used[countEntering].Load(); n != 0 {
 				t.Errorf("%d logins are still counted", n)
 			}
 		}
@@ -222,31 +223,42 @@ func TestSlowHelloEndsInTime(t *testing.T) { // case 2
 }
 
 func TestPendingLoginsAreBounded(t *testing.T) { // cases 10 and 52
-	synctest.Test(t, func(t *testing.T) {
-		r := memRelay(t)
-		// memnet's addresses are all one source.
-		for range maxLoginsPerIP {
-			if !r.srv.logins.tally.take(sourceOf("10.0.0.1:1"), maxLoginsPerIP, maxLogins) {
-				t.Fatal("refused too early")
+	bubble(t, nil, func(t *testing.T, c *crowd) {
+		refused := func(address, by string) {
+			t.Helper()
+			resp, body := c.from(address).do("GET", "/v1/session", "", nil, "Connection", "Upgrade", "Upgrade", "websocket",
+				"Sec-WebSocket-Protocol", wire.ProtoSubprotocol, "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+			wantProblem(t, resp, body, http.StatusServiceUnavailable, wire.OverLimit)
+			if resp.Header.Get("Retry-After") == "" {
+				t.Errorf("%s: no Retry-After", by)
 			}
 		}
-		resp, body := r.do("GET", "/v1/session", "", nil, "Connection", "Upgrade", "Upgrade", "websocket",
-			"Sec-WebSocket-Protocol", wire.ProtoSubprotocol, "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-		wantProblem(t, resp, body, http.StatusServiceUnavailable, wire.OverLimit)
-		if resp.Header.Get("Retry-After") == "" {
-			t.Error("no Retry-After")
+		var all []func()
+		for i := range maxLogins / maxLoginsPerIP {
+			a := c.srv.quota.address(netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", i+1)))
+			for range maxLoginsPerIP {
+				done, refusal := c.srv.quota.entering(a)
+				if refusal != nil {
+					t.Fatal("refused too early")
+				}
+				all = append(all, done)
+			}
+			c.srv.quota.releaseAddress(a)
+			if i == 0 {
+				refused("198.51.100.1", "the address")
+				c.from("203.0.113.1").sends("alice")
+			}
+		}
+		refused("203.0.113.2", "all")
+		for _, done := range all {
+			done()
+			done()
+		}
+		c.from("198.51.100.1").sends("bob")
+		if n := c.used(countEntering); n != 0 {
+			t.Errorf("%d are counted at the end", n)
 		}
 	})
-}
-
-func TestSessionsAreBounded(t *testing.T) {
-	r := tcpRelay(t, func(c *Config) { c.MaxSessions = 1 })
-	r.listen("alice")
-	d := websocket.Dialer{NetDialContext: r.ln.DialContext, Subprotocols: []string{wire.ProtoSubprotocol}}
-	_, resp, err := d.Dial("ws://relay.example/v1/session", nil)
-	if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("second session: %v, %v", resp, err)
-	}
 }
 
 func TestHandshakeIsChecked(t *testing.T) { // cases 5 and 114
@@ -557,19 +569,6 @@ func TestSilentPeerIsMissed(t *testing.T) { // case 88
 			t.Errorf("after 19s still %v", got)
 		}
 	})
-}
-
-func TestSendSessionsOfOneUserAreBounded(t *testing.T) {
-	r := tcpRelay(t)
-	for range maxSendSessions {
-		if !r.srv.senders.take(place{"app", "alice"}, maxSendSessions, 1<<20) {
-			t.Fatal("refused too early")
-		}
-	}
-	p := r.dial(wire.ProtoSubprotocol)
-	p.send(helloFrame(sendHello(r.token("alice"))))
-	p.lineOff(wire.OverLimit)
-	r.sender("bob")
 }
 
 func TestHostileUsersCannotLogIn(t *testing.T) { // cases 20 and 40

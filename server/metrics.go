@@ -17,19 +17,20 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 
-	sessions  *prometheus.GaugeVec   // role, protocol
-	logins    *prometheus.CounterVec // result
-	lineOffs  *prometheus.CounterVec // result
-	panics    prometheus.Counter
-	ignored   *prometheus.CounterVec // kind: frames that came too late or from nowhere
-	commands  map[wire.Code]prometheus.Counter
-	odd       prometheus.Counter // commands with a code that we do not know
-	gaps      prometheus.Counter
-	lost      prometheus.Counter
-	transfers *prometheus.GaugeVec   // state
-	results   *prometheus.CounterVec // kind, result, receipt
-	bytes     prometheus.Counter
-	lanes     *prometheus.HistogramVec // direction
+	sessions     *prometheus.GaugeVec   // role, protocol
+	logins       *prometheus.CounterVec // result
+	lineOffs     *prometheus.CounterVec // result
+	panics       prometheus.Counter
+	acceptErrors prometheus.Counter
+	ignored      *prometheus.CounterVec // kind: frames that came too late or from nowhere
+	commands     map[wire.Code]prometheus.Counter
+	odd          prometheus.Counter // commands with a code that we do not know
+	gaps         prometheus.Counter
+	lost         prometheus.Counter
+	transfers    *prometheus.GaugeVec   // state
+	results      *prometheus.CounterVec // kind, result, receipt
+	bytes        prometheus.Counter
+	lanes        *prometheus.HistogramVec // direction
 
 	auditLines, auditDropped, auditRefused prometheus.Counter
 }
@@ -60,6 +61,7 @@ func newMetrics(s *Server) *metrics {
 	m.logins = counters("dian_logins_total", "Logins by their result, a code.", "result")
 	m.lineOffs = counters("dian_line_offs_total", "Sessions that the server ended, by code.", "code")
 	m.panics = counter("dian_panics_total", "Bugs that were caught at a connection's boundary.")
+	m.acceptErrors = counter("dian_accept_errors_total", "Connections that could not be accepted, for want of files or memory.")
 	m.ignored = counters("dian_frames_ignored_total", "Frames that came too late or named nothing known.", "frame")
 	commands := counters("dian_commands_total", "Commands by their result: a code, gap or lost.", "result")
 	m.commands = map[wire.Code]prometheus.Counter{}
@@ -97,14 +99,10 @@ func newMetrics(s *Server) *metrics {
 	ask("dian_commands_pending", "Commands without result.", func() float64 {
 		return float64(s.commands.pending.Load())
 	})
-	ask("dian_commands_pending_bytes", "Bytes of commands without result.", func() float64 {
-		return float64(s.commands.bytes.Load())
-	})
-	ask("dian_queued_bytes", "Bytes queued for sessions.", func() float64 { _, bytes := s.queued(); return bytes })
-	ask("dian_queued_frames", "Frames queued for sessions.", func() float64 { frames, _ := s.queued(); return frames })
 	ask("dian_logins_pending", "Connections that are not logged in yet.", func() float64 {
-		return float64(s.logins.count())
+		return float64(s.quota.all.used[countEntering].Load())
 	})
+	s.quota.metrics(m.registry)
 	m.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

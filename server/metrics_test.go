@@ -47,8 +47,8 @@ func TestMetricsTellOfEverything(t *testing.T) { // case 56
 		`dian_lane_bytes_total 5`,
 		`dian_lane_seconds_count{direction="up"} 1`,
 		`dian_lane_seconds_count{direction="down"} 1`,
-		`dian_commands_pending 0`, `dian_commands_pending_bytes 0`,
-		`dian_queued_bytes 0`, `dian_queued_frames 0`, `dian_logins_pending 0`, `dian_panics_total 0`,
+		`dian_commands_pending 0`, `dian_limit_used{limit="offers"} 1`,
+		`dian_limit_used{limit="queued_bytes"} 256`, `dian_logins_pending 0`, `dian_panics_total 0`,
 	}
 	missing := func() string {
 		for _, want := range wants {
@@ -73,7 +73,7 @@ func TestMetricsTellOfEverything(t *testing.T) { // case 56
 	for _, label := range regexp.MustCompile(`dian_[a-z_]+\{([^}]*)\}`).FindAllStringSubmatch(text, -1) {
 		for pair := range strings.SplitSeq(label[1], ",") {
 			switch name, _, _ := strings.Cut(pair, "="); name {
-			case "protocol", "role", "result", "state", "kind", "receipt", "direction", "code", "frame", "le":
+			case "protocol", "role", "result", "state", "kind", "receipt", "direction", "code", "frame", "le", "limit", "scope":
 			default:
 				t.Errorf("a label %s", name)
 			}

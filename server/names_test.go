@@ -37,7 +37,7 @@ func (b *lockedBuffer) text() string {
 func TestDownloadsAreNamedSafely(t *testing.T) {
 	var logged lockedBuffer
 	rt := newRelayTest(t, false, func(cfg *Config) {
-		cfg.MaxTransfersPerUser = 2000
+		cfg.Limits.User.Transfers, cfg.Limits.User.Offers = 4*2000, 4*2000 // of which one sender has a quarter
 		cfg.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
 	bob := rt.receiver("bob", placeA)

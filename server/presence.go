@@ -2,7 +2,6 @@ package server
 
 import (
 	"sync"
-	"time"
 
 	"github.com/dian-im/dian/internal/wire"
 )
@@ -114,6 +113,7 @@ func (s *session) presenceQuery(q *wire.PresenceQuery) {
 // presenceSubscribe starts or ends a subscription. Its reader calls it.
 func (s *session) presenceSubscribe(q *wire.PresenceSubscribe) {
 	if q.Stop {
+		s.pace(1)
 		s.unsubscribe(q.Users)
 		s.refuseList(q.Id, &wire.Error{}) // nothing to tell, but the answer
 		return
@@ -122,8 +122,8 @@ func (s *session) presenceSubscribe(q *wire.PresenceSubscribe) {
 		s.refuseList(q.Id, refusal)
 		return
 	}
-	if !s.subscribe(q.Users) {
-		s.refuseList(q.Id, &wire.Error{Code: wire.OverLimit, Detail: "too many subscriptions"})
+	if refusal := s.subscribe(q.Users); refusal != nil {
+		s.refuseList(q.Id, refusal)
 		return
 	}
 	s.listPresence(q.Id, q.Users) // after the subscription began: no change is missed
@@ -131,11 +131,11 @@ func (s *session) presenceSubscribe(q *wire.PresenceSubscribe) {
 
 // mayAsk checks the names of a query; one that may not be seen refuses all.
 func (s *session) mayAsk(users []string) *wire.Error {
+	if refusal := s.party.command(question); refusal != nil {
+		return refusal
+	}
 	if err := wire.CheckPresenceUsers(users); err != nil {
 		return asRefusal(err)
-	}
-	if !s.asks.take(time.Now(), 100, 20) {
-		return &wire.Error{Code: wire.OverLimit, Detail: "too many questions about presence"}
 	}
 	for _, user := range users {
 		if refusal := s.srv.allow(s.ctx, s.token(), VerbSee, user, ""); refusal != nil {
@@ -151,12 +151,12 @@ func (s *session) refuseList(id uint64, refusal *wire.Error) {
 }
 
 // subscribe notes whom the session watches; no users means everybody.
-func (s *session) subscribe(users []string) bool {
+func (s *session) subscribe(users []string) *wire.Error {
 	p := s.srv.presence
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !s.watcher.watch(users) {
-		return false
+	if refusal := s.watcher.watch(users); refusal != nil {
+		return refusal
 	}
 	if len(users) == 0 {
 		add(p.all, s.app, s)
@@ -164,7 +164,7 @@ func (s *session) subscribe(users []string) bool {
 	for _, user := range users {
 		add(p.named, place{s.app, user}, s)
 	}
-	return true
+	return nil
 }
 
 // unsubscribe ends the watch of some users, or of everybody.

@@ -189,7 +189,7 @@ func TestChangesAreMerged(t *testing.T) {
 
 func TestSlowSubscriberGetsTheLastState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := memRelay(t, func(c *Config) { c.QueueBytes = 512 << 10 })
+		r := memRelay(t, func(c *Config) { c.Limits.User.QueuedBytes = 512 << 10 })
 		alice, bob, carol := r.listen("alice"), r.listen("bob"), r.listen("carol")
 		alice.send(subscribe(1, false, "bob"))
 		alice.list(1)
@@ -224,7 +224,7 @@ func TestSlowSubscriberGetsTheLastState(t *testing.T) {
 }
 
 func TestLongListsComeInParts(t *testing.T) {
-	r := tcpRelay(t, func(c *Config) { c.QueueBytes = 512 << 10 })
+	r := tcpRelay(t, func(c *Config) { c.Limits.User.QueuedBytes = 512 << 10 })
 	alice := r.listen("alice")
 	for i := range 2500 { // sessions without a connection
 		s := &session{app: "app", user: fmt.Sprintf("%0100d", i), role: wire.Role_ROLE_LISTEN, srv: r.srv}

@@ -26,11 +26,11 @@ type putResult struct {
 // that is possible: the body is not touched before the receiver has accepted.
 func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	c, no := ts.srv.authenticate(r)
-	if no != nil {
-		writeProblem(w, no.Code, no.Detail)
+	c, ok := ts.srv.caller(w, r, 1)
+	if !ok {
 		return
 	}
+	defer c.leave()
 	if r.ContentLength < 0 {
 		writeProblemStatus(w, http.StatusLengthRequired, wire.BadParameter, "Content-Length is needed")
 		return
@@ -45,7 +45,7 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ts.leave()
-	p := proposal{offer: o, claims: c, put: true}
+	p := proposal{offer: o, claims: c.claims, party: &c.party, put: true}
 	t, err := ts.propose(r.Context(), p)
 	if err != nil {
 		ts.srv.audit.refusedOffer(p, refused(err))
@@ -57,14 +57,14 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 			_ = t.step(relay.RelayCancel{})
 		}
 	}
-	if err := t.awaitAnswer(r.Context(), c, o.Size == 0); err != nil {
+	if err := t.awaitAnswer(r.Context(), c.claims, o.Size == 0); err != nil {
 		giveUp()
 		writeRefusal(w, err)
 		return
 	}
 	answer := w
 	if o.Size > 0 {
-		u := newUpLane(w, r, c, 0, 0)
+		u := newUpLane(w, r, c.claims, 0, 0)
 		outcome := t.upload(r.Context(), u)
 		var send func()
 		answer, send = u.answerer()

@@ -156,22 +156,6 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// authenticate checks the token in Authorization: Bearer. The header may be there
-// once: of several, a proxy could look at another one than we do.
-func (s *Server) authenticate(r *http.Request) (claims, *wire.Error) {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if len(r.Header.Values("Authorization")) != 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return claims{}, &wire.Error{Code: wire.NotLoggedIn, Detail: "a token is needed: Authorization: Bearer"}
-	}
-	address := peerAddr(r)
-	c, refusal := s.keys.verify(token, time.Now())
-	if refusal != nil {
-		s.audit.refusedLogin(claims{address: address}, "request", refusal.Code)
-	}
-	c.address = address
-	return c, refusal
-}
-
 func writeText(w http.ResponseWriter, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = io.WriteString(w, text)
@@ -188,11 +172,11 @@ func (s *Server) serveReady(w http.ResponseWriter, _ *http.Request) {
 // serveCommand is POST /v1/users/{user}/commands: one command outside of any
 // stream, and its result.
 func (s *Server) serveCommand(w http.ResponseWriter, r *http.Request) {
-	by, refusal := s.authenticate(r)
-	if refusal != nil {
-		writeProblem(w, refusal.Code, refusal.Detail)
+	by, ok := s.caller(w, r, 1)
+	if !ok {
 		return
 	}
+	defer by.leave()
 	if s.stopping() {
 		writeProblem(w, wire.ServiceFault, "the server is stopping")
 		return
@@ -206,8 +190,26 @@ func (s *Server) serveCommand(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, wire.BadData, "Dian-Meta is not base64")
 		return
 	}
+	// Counted before it is read: many that come slowly would hold as much.
+	size := commandOverhead + min(r.ContentLength, wire.CommandBytes)
+	if r.ContentLength < 0 {
+		size = commandOverhead + wire.CommandBytes
+	}
+	refusal := by.mayKeep(size, wire.OverLimit)
+	if refusal == nil {
+		refusal = by.sent(size)
+	}
+	if refusal != nil {
+		writeProblem(w, refusal.Code, refusal.Detail)
+		return
+	}
+	by.keep(size)
+	defer func() {
+		by.keep(-size)
+		by.sent(-size)
+	}()
 	if c.Data, refusal = readCommand(w, r); refusal != nil {
-		s.audit.refusedCommand(by, viaPost, c, refusal)
+		s.audit.refusedCommand(by.claims, viaPost, c, refusal)
 		writeProblem(w, refusal.Code, refusal.Detail)
 		return
 	}
@@ -268,12 +270,12 @@ func (s *Server) stateOf(app, user string) userState {
 
 // serveUsers is GET /v1/users: who is online, as far as the token may see.
 func (s *Server) serveUsers(w http.ResponseWriter, r *http.Request) {
-	by, refusal := s.authenticate(r)
-	if refusal != nil {
-		writeProblem(w, refusal.Code, refusal.Detail)
+	by, ok := s.caller(w, r, question)
+	if !ok {
 		return
 	}
-	users := s.visible(r.Context(), by)
+	defer by.leave()
+	users := s.visible(r.Context(), by.claims)
 	slices.Sort(users)
 	states := []userState{}
 	for _, user := range users {
@@ -286,16 +288,17 @@ func (s *Server) serveUsers(w http.ResponseWriter, r *http.Request) {
 
 // serveUser is GET /v1/users/{user}: one user, online or not.
 func (s *Server) serveUser(w http.ResponseWriter, r *http.Request) {
-	by, refusal := s.authenticate(r)
-	if refusal != nil {
-		writeProblem(w, refusal.Code, refusal.Detail)
+	by, ok := s.caller(w, r, question)
+	if !ok {
 		return
 	}
+	defer by.leave()
 	user := r.PathValue("user")
+	var refusal *wire.Error
 	if err := wire.CheckTarget(user); err != nil {
 		refusal = asRefusal(err)
 	} else {
-		refusal = s.allow(r.Context(), by, VerbSee, user, "")
+		refusal = s.allow(r.Context(), by.claims, VerbSee, user, "")
 	}
 	if refusal != nil {
 		writeProblem(w, refusal.Code, refusal.Detail)

@@ -35,17 +35,16 @@ type Server struct {
 	entering sync.Mutex // one login at a time takes its moment and its place
 	moments  uint64     // guarded by entering
 
+	quota       quota
 	commands    commands
 	logins      logins
-	connections atomic.Int64 // sessions and those that are not logged in yet
-	certificate certificate  // of Serve's listener
+	certificate certificate // of Serve's listener
 	adminToken  atomic.Pointer[Secret]
 
 	mu       sync.Mutex
 	ending   bool                  // guarded by mu: no more sessions
 	closed   bool                  // guarded by mu: no more goroutines
 	sessions map[*session]struct{} // guarded by mu
-	senders  tally[place]          // sessions with role send
 	running  sync.WaitGroup        // the goroutines of start
 
 	shutdown sync.Once
@@ -70,6 +69,7 @@ func New(cfg Config) (*Server, error) {
 		ended:    make(chan struct{}),
 	}
 	s.logins.init()
+	s.quota.init(&cfg)
 	if err := s.certificate.load(cfg); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
@@ -80,16 +80,17 @@ func New(cfg Config) (*Server, error) {
 	s.metrics = newMetrics(s)
 	s.transfers = newTransfers(s)
 	s.mux = s.routes()
+	s.start("shed", s.shedLoop)
 	s.audit.start(s.metrics)
 	return s, nil
 }
 
-// Reload takes the apps' keys, issuers and MaxFileBytes, the certificate and the
-// admin token, if cfg has one, from cfg and reads the revocations again; everything
-// else stays as it is until a restart. Sessions and lanes whose token's key is not
-// there any more, or whose token is revoked, are ended with code 21; the others go
-// on, and so do transfers that a new limit would refuse. After an error nothing has
-// changed.
+// Reload takes the apps' keys, issuers and MaxFileBytes, the certificate, the Limits
+// and TrustedProxies and the admin token, if cfg has one, from cfg and reads the
+// revocations again; everything else stays as it is until a restart. Sessions and
+// lanes whose token's key is not there any more, or whose token is revoked, are ended
+// with code 21; the others go on, and so does what a new limit would refuse. After an
+// error nothing has changed.
 func (s *Server) Reload(cfg Config) error {
 	if err := cfg.Check(); err != nil {
 		return fmt.Errorf("reload: %w", err)
@@ -109,6 +110,7 @@ func (s *Server) Reload(cfg Config) error {
 		s.adminToken.Store(&token)
 	}
 	s.keys.apps.Store(&apps)
+	s.quota.reload(&cfg)
 	s.distrust()
 	return nil
 }
@@ -162,9 +164,9 @@ func (s *Server) visible(ctx context.Context, c claims) []string {
 
 // remember puts a session on the list of those that Shutdown ends.
 func (s *Server) remember(sess *session) *wire.Error {
-	at := place{sess.app, sess.user}
-	if sess.role == wire.Role_ROLE_SEND && !s.senders.take(at, maxSendSessions, s.cfg.MaxSessions) {
-		return &wire.Error{Code: wire.OverLimit, Detail: "too many sessions of this user"}
+	instead := sess.role == wire.Role_ROLE_LISTEN && s.dir.get(sess.app, sess.user) != nil
+	if refusal := sess.party.session(instead); refusal != nil {
+		return refusal
 	}
 	s.mu.Lock()
 	ending := s.ending
@@ -173,9 +175,7 @@ func (s *Server) remember(sess *session) *wire.Error {
 	}
 	s.mu.Unlock()
 	if ending {
-		if sess.role == wire.Role_ROLE_SEND {
-			s.senders.give(at)
-		}
+		sess.party.sessionOver()
 		return &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
 	}
 	s.metrics.sessions.WithLabelValues(sess.labels()...).Inc()
@@ -187,9 +187,7 @@ func (s *Server) forget(sess *session) {
 	s.mu.Lock()
 	delete(s.sessions, sess)
 	s.mu.Unlock()
-	if sess.role == wire.Role_ROLE_SEND {
-		s.senders.give(place{sess.app, sess.user})
-	}
+	sess.party.sessionOver()
 	s.metrics.sessions.WithLabelValues(sess.labels()...).Dec()
 }
 
@@ -214,15 +212,6 @@ func (s *Server) all() []*session {
 		list = append(list, sess)
 	}
 	return list
-}
-
-// queued adds up what waits for all sessions.
-func (s *Server) queued() (frames, bytes float64) {
-	for _, sess := range s.all() {
-		f, b := sess.link.Queued()
-		frames, bytes = frames+float64(f), bytes+float64(b)
-	}
-	return frames, bytes
 }
 
 // start runs fn on a goroutine that Shutdown waits for, and catches its bugs. It
@@ -308,6 +297,7 @@ func (s *Server) stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	close(s.quota.done)
 	// A link's orderly end takes 5 s at most, whatever its client does.
 	stopKilling := context.AfterFunc(ctx, s.kill)
 	defer stopKilling()

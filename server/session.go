@@ -30,19 +30,19 @@ type session struct {
 	epoch     uint64
 	last      uint64 // of the client's session before, 0 if it is its first
 	json      bool
+	party     party      // who is charged; held until the session is down
 	peer      *wire.Peer // app's user and instance as others see them
 	id        uint64     // counts the logins of this server, for audit and admin
 	since     time.Time
-	address   string // see peerAddr
+	address   string // see clientAddr
 
 	state  atomic.Int32 // one of the below
 	claims atomic.Pointer[claims]
 	status atomic.Uint64 // packed by packStatus
 
-	pending       pending      // commands to this session
-	inFlight      atomic.Int64 // commands of this session, and their bytes
-	inFlightBytes atomic.Int64
-	watcher       watcher // what it wants to know of others
+	pending pending // commands to this session
+	shares  shares  // of these, by sender
+	watcher watcher // what it wants to know of others
 
 	kicks bucket // guarded by the directory's shard
 
@@ -54,10 +54,10 @@ type session struct {
 	offCode  atomic.Uint32 // why the server ended it, for the audit
 
 	// Owned by the reader.
-	target  *session // whom the last command went to, or nil
-	results resultFrame
-	updates bucket // of UpdateToken
-	asks    bucket // of questions about presence
+	target      *session // whom the last command went to, or nil
+	targetShare *share   // of its queue; nil with target
+	results     resultFrame
+	updates     bucket // of UpdateToken
 }
 
 // A session's states. It is live from Welcome on and gone when its end has
@@ -140,6 +140,7 @@ func (s *session) run() {
 	defer s.stop()
 	defer s.down(false)
 	err := s.link.Run(s.ctx)
+	s.aim(nil) // the reader has ended
 	s.srv.log.Debug("session ended", "epoch", s.epoch, "reason", err)
 }
 
@@ -160,6 +161,7 @@ func (s *session) down(kicked bool) {
 		s.srv.transfers.sessionDown(s, kicked)
 		s.srv.forget(s)
 		s.srv.audit.logout(s)
+		s.party.release()
 		if left {
 			s.srv.presence.changed(s.app, s.user)
 		}
@@ -187,6 +189,23 @@ func (s *Server) caught(where string, bug any) {
 	s.log.Error("bug caught", "where", where, "type", fmt.Sprintf("%T", bug), "stack", string(debug.Stack()))
 }
 
+// longestPace bounds how long the reader of a session that is over its rate waits
+// before a frame; the debt stays.
+const longestPace = 250 * time.Millisecond
+
+// pace makes a session that is over its user's rate wait, for frames that have no
+// answer which could refuse them. Only its own frames wait.
+func (s *session) pace(n int64) {
+	wait := min(s.party.pace(n), longestPace)
+	if wait <= 0 {
+		return
+	}
+	select {
+	case <-time.After(wait):
+	case <-s.ctx.Done():
+	}
+}
+
 // dispatch is the table of who may send what in a live session (case 13). Frames
 // of kinds that this version does not know never come here.
 func (s *session) dispatch(f *wire.Frame) error {
@@ -210,10 +229,12 @@ func (s *session) dispatch(f *wire.Frame) error {
 		return nil
 	case *wire.Frame_Status:
 		if listening {
+			s.pace(question) // everybody who watches is told
 			s.setStatus(b.Status)
 			return nil
 		}
 	case *wire.Frame_Offer, *wire.Frame_Finish, *wire.Frame_VerdictAck, *wire.Frame_Cancel:
+		s.pace(1)
 		return s.transfer(f)
 	case *wire.Frame_Answer, *wire.Frame_Received, *wire.Frame_Verdict, *wire.Frame_Standing:
 		if listening {

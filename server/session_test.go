@@ -218,7 +218,7 @@ func TestPanicEndsOneSessionOnly(t *testing.T) { // rule R23
 
 func TestClientThatDoesNotReadIsEnded(t *testing.T) { // cases 45 and 49
 	synctest.Test(t, func(t *testing.T) {
-		r := memRelay(t, func(c *Config) { c.QueueBytes = 512 << 10 })
+		r := memRelay(t, func(c *Config) { c.Limits.User.QueuedBytes = 512 << 10 })
 		p := r.listen("alice")
 		// Its own commands are refused, and it reads none of the refusals.
 		p.conn.SetWriteDeadline(time.Now().Add(time.Minute))

@@ -38,10 +38,9 @@ type transfers struct {
 	srv      *Server
 	patience time.Duration // lanePatience
 
-	sending, receiving tally[place] // open transfers
-	sweeping           sync.WaitGroup
-	done               chan struct{}  // closed by close
-	lanes              sync.WaitGroup // requests that are served as lanes
+	sweeping sync.WaitGroup
+	done     chan struct{}  // closed by close
+	lanes    sync.WaitGroup // requests that are served as lanes
 
 	mu     sync.Mutex                       // guards what follows
 	table  map[transferKey]*transfer        // all
@@ -50,6 +49,7 @@ type transfers struct {
 	source map[place]map[*transfer]struct{} // all, by sender
 	target map[place]map[*transfer]struct{} // all, by receiver
 	ended  map[place]*endedList             // remembered ends, by sender
+	ends   int                              // in ended
 	closed bool
 }
 
@@ -75,6 +75,7 @@ type transfer struct {
 	moved atomic.Int64 // bytes copied since the machine was told
 
 	mu       sync.Mutex // guards what follows
+	charged  *opened
 	m        *relay.Relay
 	offer    *wire.Offer   // to the receiver; nil when it was answered
 	name     string        // for a browser's download
@@ -85,6 +86,7 @@ type transfer struct {
 	down     *downLane     // the newest
 	gone     bool          // it has ended and is counted as such
 	stopping bool          // the server stops
+	late     late          // what waits for room in a queue
 	changed  chan struct{} // closed and dropped at the next change; nil if nobody waits
 	upUntil  time.Time     // when the sender's token ends
 	dnToken  claims        // the receiver's last token; its lanes live as long
@@ -220,8 +222,9 @@ func (ts *transfers) sweep() {
 		for t := range ts.open {
 			all = append(all, t)
 		}
-		ts.forgetEndedLocked(now)
+		ts.forgetEndedLocked(now, ts.srv.cfg.ResumeWindow)
 		ts.mu.Unlock()
+		ts.srv.quota.sweep()
 		for _, t := range all {
 			t.mu.Lock()
 			t.tickLocked(now)
@@ -231,19 +234,32 @@ func (ts *transfers) sweep() {
 	}
 }
 
-// forgetEndedLocked forgets the ends that were remembered for the resume window.
-func (ts *transfers) forgetEndedLocked(now time.Time) {
+// forgetEndedLocked forgets the ends that were remembered for a window.
+func (ts *transfers) forgetEndedLocked(now time.Time, window time.Duration) {
 	for p, e := range ts.ended {
 		n := 0
-		for n < len(e.list) && (len(e.list)-n > maxEndedPerUser || now.Sub(e.list[n].at) >= ts.srv.cfg.ResumeWindow) {
+		for n < len(e.list) && (len(e.list)-n > maxEndedPerUser || now.Sub(e.list[n].at) >= window) {
 			ts.removeLocked(e.list[n].t)
 			n++
 		}
+		ts.ends -= n
 		if n == len(e.list) {
 			delete(ts.ended, p)
 		} else if n > 0 {
 			e.list = append(e.list[:0], e.list[n:]...)
 		}
+	}
+}
+
+// boundEndedLocked forgets the oldest ends when there are more of them than there
+// may be open transfers: a quarter, so that this is not asked for again at once.
+func (ts *transfers) boundEndedLocked(now time.Time) {
+	most := int(ts.srv.quota.policy.Load().rows[scopeAll].most[cellTransfers])
+	if ts.ends <= most {
+		return
+	}
+	for window := ts.srv.cfg.ResumeWindow; ts.ends > most/4*3; window /= 2 {
+		ts.forgetEndedLocked(now, window)
 	}
 }
 
@@ -286,8 +302,9 @@ func (ts *transfers) find(id string) *transfer {
 // errBusy means that somebody else has just put a transfer of that key into the table.
 var errBusy = errors.New("transfer exists")
 
-// add puts a new transfer into the table, in the place of one that has ended.
-func (ts *transfers) add(what *transferID, m *relay.Relay, instead *transfer) (*transfer, error) {
+// add puts a new transfer into the table, in the place of one that has ended. It is
+// charged to the sender's party; offer is nil for one that was rebuilt.
+func (ts *transfers) add(what *transferID, m *relay.Relay, instead *transfer, from *party, offer *wire.Offer) (*transfer, error) {
 	sender, receiver := place{what.App, what.Source}, place{what.App, what.Target}
 	id := what.encode()
 	t := &transfer{
@@ -303,19 +320,15 @@ func (ts *transfers) add(what *transferID, m *relay.Relay, instead *transfer) (*
 	if what.HTTP {
 		t.trail.via = viaTus
 	}
-	cfg := &ts.srv.cfg
-	if !ts.sending.take(sender, cfg.MaxTransfersPerUser, cfg.MaxTransfers) {
-		return nil, &wire.Error{Code: wire.OverLimit, Detail: "too many transfers are under way"}
+	charged, no := ts.srv.quota.open(from, receiver, offer)
+	if no != nil {
+		return nil, no
 	}
-	if !ts.receiving.take(receiver, cfg.MaxTransfersPerUser, cfg.MaxTransfers) {
-		ts.sending.give(sender)
-		return nil, &wire.Error{Code: wire.OverLimit, Detail: "too many transfers to this user are under way"}
-	}
+	t.charged = charged
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	if old := ts.table[t.key]; ts.closed || old != nil && old != instead {
-		ts.sending.give(sender)
-		ts.receiving.give(receiver)
+		charged.ended()
 		if ts.closed {
 			return nil, &wire.Error{Code: wire.ServiceFault, Detail: "the server is stopping"}
 		}

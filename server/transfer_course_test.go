@@ -380,13 +380,13 @@ func TestLyingReceiverEndsItsSession(t *testing.T) { // cases 15, 17
 }
 
 func TestManyOpenTransfersAreRefused(t *testing.T) { // case 51
-	rt := newRelayTest(t, false, func(c *Config) { c.MaxTransfersPerUser = 3 })
+	rt := newRelayTest(t, false, func(c *Config) { c.Limits.User.Transfers = 12 })
 	rt.receiver("bob", placeA)
 	for range 3 {
 		rt.create("alice", "bob", 10, "")
 	}
 	a := rt.want(rt.do(rt.request("POST", "/v1/users/bob/transfers", "alice", nil, "Upload-Length", "10")), 503)
-	if !strings.Contains(a.body, "1111") || a.header.Get("Retry-After") == "" {
+	if !strings.Contains(a.body, `"code":602`) || a.header.Get("Retry-After") == "" {
 		t.Errorf("answer %s %v", a.body, a.header)
 	}
 }

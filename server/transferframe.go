@@ -92,7 +92,7 @@ func (ts *transfers) ackUnknown(sess *session, id string) {
 
 // offerFrame takes in a sender's offer and answers with a verdict if it is refused.
 func (ts *transfers) offerFrame(sess *session, o *wire.Offer) {
-	p := proposal{offer: o, claims: sess.token(), instance: sess.instance, session: sess}
+	p := proposal{offer: o, claims: sess.token(), instance: sess.instance, session: sess, party: &sess.party}
 	_, err := ts.propose(sess.ctx, p)
 	if err == nil {
 		return
@@ -118,7 +118,7 @@ func (ts *transfers) cancelFrame(sess *session, c *wire.Cancel) {
 	if c.Transfer != "" {
 		if t := ts.ofSender(sess, c.Transfer); t != nil {
 			all = append(all, t)
-		} else if t, err := ts.rebuild(sess.ctx, c.Transfer, sess.token(), true); err == nil && !t.what.HTTP {
+		} else if t, err := ts.rebuild(sess.ctx, c.Transfer, sess.token(), &sess.party, true); err == nil && !t.what.HTTP {
 			t.mu.Lock()
 			t.senderLocked(proposal{claims: sess.token(), instance: sess.instance, session: sess})
 			t.mu.Unlock()
@@ -195,6 +195,7 @@ func (ts *transfers) sessionDown(sess *session, kicked bool) {
 		t.mu.Lock()
 		if t.receiver == sess {
 			t.receiver = nil
+			t.forgetLateLocked()
 			t.stepLocked(relay.RelayReceiverDown{})
 			if kicked || expired {
 				t.ticket = ""

@@ -22,6 +22,7 @@ type proposal struct {
 	claims   claims
 	instance string   // the sender's, or ""
 	session  *session // the sender's; nil for an HTTP sender
+	party    *party   // the sender's
 	put      bool     // that HTTP sender's request is a PUT
 }
 
@@ -63,6 +64,7 @@ func (ts *transfers) propose(ctx context.Context, p proposal) (*transfer, error)
 			return nil, &wire.Error{Code: wire.FileTooLarge}
 		}
 		if listener == nil {
+			p.party.absent()
 			return nil, &wire.Error{Code: wire.PeerOffline}
 		}
 		if len(o.Instance) > 0 && string(o.Instance) != listener.instance {
@@ -81,7 +83,7 @@ func (ts *transfers) propose(ctx context.Context, p proposal) (*transfer, error)
 		if what.HTTP && o.Digest != nil {
 			what.Digest = string(o.Digest.Value)
 		}
-		t, err := ts.add(what, relay.NewRelay(ts.machineConfig(what, o.Inlined), time.Now()), known)
+		t, err := ts.add(what, relay.NewRelay(ts.machineConfig(what, o.Inlined), time.Now()), known, p.party, o)
 		if errors.Is(err, errBusy) {
 			continue
 		}
@@ -127,12 +129,19 @@ func (t *transfer) proposeAgain(p proposal, listener *session) (*transfer, error
 		t.stepLocked(relay.RelayAborted{Code: wire.BadSendID, Detail: "offered again to another place"})
 		return nil, nil
 	}
+	if state == relay.RelayOffered && p.offer.Inlined && t.receiver != nil && !t.receiver.roomy() {
+		// Not 602: the first one may have arrived. After 8 it is offered again.
+		return nil, &wire.Error{Code: wire.ServiceFault, Detail: "the peer reads too slowly"}
+	}
 	t.offerLocked(p)
 	return t, nil
 }
 
 // senderLocked attaches the sender's session.
 func (t *transfer) senderLocked(p proposal) {
+	if t.sender != p.session {
+		t.late.received, t.late.told = false, false
+	}
 	t.sender = p.session
 	if t.sender != nil && !t.sender.live() {
 		t.sender = nil
@@ -169,6 +178,7 @@ func (t *transfer) attachLocked(sess *session) {
 		t.ticket = rand.Text()
 	}
 	t.receiver = sess
+	t.forgetLateLocked()
 	t.trail.to = sess.address
 	t.dnToken = sess.token()
 	if t.offer != nil && t.offer.Ticket != t.ticket {
@@ -181,7 +191,7 @@ func (t *transfer) attachLocked(sess *session) {
 // rebuild finds a transfer by its id, or makes it from it (docs/protocol.md §7.4).
 // The claims have to be the source's, and have to allow it to send to the target (case
 // 41); only a cancel of what is known here needs no leave.
-func (ts *transfers) rebuild(ctx context.Context, id string, c claims, cancel bool) (*transfer, error) {
+func (ts *transfers) rebuild(ctx context.Context, id string, c claims, from *party, cancel bool) (*transfer, error) {
 	unknown := &wire.Error{Code: wire.BadSendID, Detail: "no such transfer"}
 	what, err := decodeTransferID(id)
 	if err != nil || what.App != c.App || what.Source != c.User {
@@ -215,7 +225,7 @@ func (ts *transfers) rebuild(ctx context.Context, id string, c claims, cancel bo
 				return nil, unknown
 			}
 		}
-		made, err := ts.add(what, relay.RebuildRelay(ts.machineConfig(what, false), time.Now()), t)
+		made, err := ts.add(what, relay.RebuildRelay(ts.machineConfig(what, false), time.Now()), t, from, nil)
 		if errors.Is(err, errBusy) {
 			continue
 		}

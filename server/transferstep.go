@@ -41,6 +41,7 @@ func (t *transfer) runLocked(now time.Time, event relay.RelayEvent) error {
 	}
 	if after != relay.RelayOffered {
 		t.offer = nil
+		t.charged.answered()
 	}
 	if after.Ended() && !t.gone {
 		t.gone = true
@@ -58,6 +59,7 @@ func (t *transfer) tickLocked(now time.Time) {
 		return
 	}
 	t.stepLocked(relay.RelayTick{})
+	t.lateLocked()
 	// A session's lanes live as long as its token (docs/protocol.md §4).
 	if t.down != nil && now.After(t.dnToken.Expires) {
 		t.endDownLocked(laneExpired)
@@ -69,6 +71,9 @@ func (t *transfer) tickLocked(now time.Time) {
 
 // doLocked does one thing that the machine asks for.
 func (t *transfer) doLocked(a relay.RelayAction) {
+	if t.deferLocked(a) {
+		return
+	}
 	switch a.Do {
 	case relay.RelaySendOffer:
 		if t.offer != nil {
@@ -137,8 +142,7 @@ func (t *transfer) endedLocked(now time.Time) {
 	ts.srv.metrics.transferDone(t.kind, codeLabel(v.Code), receipt)
 	t.auditEndLocked()
 	sender := place{t.key.app, t.key.source}
-	ts.sending.give(sender)
-	ts.receiving.give(place{t.key.app, t.key.target})
+	t.charged.ended()
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	delete(ts.open, t)
@@ -151,9 +155,11 @@ func (t *transfer) endedLocked(now time.Time) {
 		ts.ended[sender] = e
 	}
 	e.list = append(e.list, endedTransfer{t, now})
+	ts.ends++
 	if len(e.list) > 2*maxEndedPerUser {
-		ts.forgetEndedLocked(now)
+		ts.forgetEndedLocked(now, ts.srv.cfg.ResumeWindow)
 	}
+	ts.boundEndedLocked(now)
 }
 
 func receiptName(r wire.Receipt) string {

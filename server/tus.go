@@ -53,23 +53,18 @@ func (ts *transfers) serveOptions(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// tus begins a tus request: version, and whose token it has. False means that it
-// was answered.
-func (ts *transfers) tus(w http.ResponseWriter, r *http.Request) (claims, bool) {
+// tus begins a tus request: version, and whose token it has, who has to leave. False
+// means that it was answered.
+func (ts *transfers) tus(w http.ResponseWriter, r *http.Request) (*caller, bool) {
 	h := w.Header()
 	h.Set("Tus-Resumable", tusVersion)
 	h.Set("Cache-Control", "no-store")
 	if r.Header.Get("Tus-Resumable") != tusVersion {
 		h.Set("Tus-Version", tusVersion)
 		writeProblemStatus(w, http.StatusPreconditionFailed, wire.VersionNotSupported, "Tus-Resumable has to be "+tusVersion)
-		return claims{}, false
+		return nil, false
 	}
-	c, no := ts.srv.authenticate(r)
-	if no != nil {
-		writeProblem(w, no.Code, no.Detail)
-		return claims{}, false
-	}
-	return c, true
+	return ts.srv.caller(w, r, 1)
 }
 
 // lengthHeader reads a header that holds a size or offset.
@@ -88,6 +83,7 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	defer c.leave()
 	if !ts.enter() {
 		writeProblem(w, wire.ServiceFault, "the server is stopping")
 		return
@@ -110,14 +106,14 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, wire.BadParameter, "the body is longer than Upload-Length")
 		return
 	}
-	p := proposal{offer: o, claims: c}
+	p := proposal{offer: o, claims: c.claims, party: &c.party}
 	t, err := ts.propose(r.Context(), p)
 	if err != nil {
 		ts.srv.audit.refusedOffer(p, refused(err))
 		writeRefusal(w, err)
 		return
 	}
-	if no := t.awaitAnswer(r.Context(), c, size == 0); no != nil {
+	if no := t.awaitAnswer(r.Context(), c.claims, size == 0); no != nil {
 		gone := r.Context().Err() != nil || refused(no).Code == wire.TokenRefused
 		if gone && len(o.SendId) > 0 && !metadataHasID(r.Header.Get("Upload-Metadata")) {
 			_ = t.step(relay.RelayCancel{}) // nobody will ever know its URL
@@ -131,7 +127,7 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusCreated)
 		return
 	}
-	u := newUpLane(w, r, c, 0, ts.patience)
+	u := newUpLane(w, r, c.claims, 0, ts.patience)
 	outcome := t.upload(r.Context(), u)
 	answer, send := u.answerer()
 	defer send()
@@ -191,7 +187,8 @@ func (ts *transfers) serveHead(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c, false)
+	defer c.leave()
+	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c.claims, &c.party, false)
 	if err != nil {
 		writeRefusal(w, err)
 		return
@@ -201,7 +198,7 @@ func (ts *transfers) serveHead(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ts.leave()
-	offset, err := t.standing(r.Context(), c)
+	offset, err := t.standing(r.Context(), c.claims)
 	if err != nil {
 		writeRefusal(w, err)
 		return
@@ -261,6 +258,7 @@ func (ts *transfers) servePatch(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	defer c.leave()
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != tusContentType {
 		writeProblemStatus(w, http.StatusUnsupportedMediaType, wire.BadParameter, "Content-Type has to be "+tusContentType)
 		return
@@ -270,7 +268,7 @@ func (ts *transfers) servePatch(w http.ResponseWriter, r *http.Request) {
 		writeRefusal(w, err)
 		return
 	}
-	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c, false)
+	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c.claims, &c.party, false)
 	if err != nil {
 		writeRefusal(w, err)
 		return
@@ -293,7 +291,7 @@ func (ts *transfers) servePatch(w http.ResponseWriter, r *http.Request) {
 		t.upUntil = c.Expires
 	}
 	t.mu.Unlock()
-	u := newUpLane(w, r, c, p, ts.patience)
+	u := newUpLane(w, r, c.claims, p, ts.patience)
 	outcome := t.upload(r.Context(), u)
 	answer, send := u.answerer()
 	defer send()
@@ -344,7 +342,8 @@ func (ts *transfers) serveDelete(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c, true)
+	defer c.leave()
+	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c.claims, &c.party, true)
 	if err != nil {
 		writeRefusal(w, err)
 		return

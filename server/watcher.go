@@ -20,6 +20,7 @@ type watcher struct {
 	mu      sync.Mutex // guards the rest up to sending
 	all     bool
 	users   map[string]struct{}
+	watched int64               // bytes that users cost
 	changed map[string]struct{} // whose state is to be sent
 	lists   []presenceList
 	timer   *time.Timer // nil before the first use
@@ -42,19 +43,27 @@ type presenceList struct {
 
 func (w *watcher) init(s *session) { w.session = s }
 
+// watchedOverhead is what a user who is watched by name costs beside the name.
+const watchedOverhead = 160
+
 // watch notes whom to watch; no users means everybody. It refuses too many.
-func (w *watcher) watch(users []string) bool {
+func (w *watcher) watch(users []string) *wire.Error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	more := 0
-	for _, user := range users {
+	more, bytes := 0, int64(0)
+	for _, user := range users { // a name that comes twice is counted twice
 		if _, ok := w.users[user]; !ok {
 			more++
+			bytes += int64(len(user)) + watchedOverhead
 		}
 	}
 	if w.over || len(w.users)+more > maxWatched {
-		return false
+		return &wire.Error{Code: wire.OverLimit, Detail: "too many subscriptions"}
 	}
+	if no := w.session.party.watch(bytes); no != nil {
+		return no
+	}
+	before := w.watched
 	if len(users) == 0 {
 		w.all = true
 	}
@@ -62,9 +71,13 @@ func (w *watcher) watch(users []string) bool {
 		if w.users == nil {
 			w.users = map[string]struct{}{}
 		}
-		w.users[user] = struct{}{}
+		if _, ok := w.users[user]; !ok {
+			w.users[user] = struct{}{}
+			w.watched += int64(len(user)) + watchedOverhead
+		}
 	}
-	return true
+	w.session.party.watch(w.watched - before - bytes)
+	return nil
 }
 
 // unwatch returns whom the session watched by name and does not watch any more;
@@ -84,6 +97,8 @@ func (w *watcher) unwatch(users []string) []string {
 		if _, ok := w.users[user]; ok {
 			delete(w.users, user)
 			gone = append(gone, user)
+			w.watched -= int64(len(user)) + watchedOverhead
+			w.session.party.watch(-int64(len(user)) - watchedOverhead)
 		}
 	}
 	return gone
@@ -97,6 +112,8 @@ func (w *watcher) close() (users map[string]struct{}, all bool) {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
+	w.session.party.watch(-w.watched)
+	w.watched = 0
 	users, all = w.users, w.all
 	w.users, w.changed, w.lists, w.all = nil, nil, nil, false
 	return users, all
@@ -166,14 +183,15 @@ func (w *watcher) flush() {
 // next takes the next frame out; false means that there is none now. It may be
 // nil if nothing of it is left to say.
 func (w *watcher) next() (*wire.Frame, bool) {
-	_, queued := w.session.link.Queued()
+	p := &w.session.party
+	queued, most := p.user.used[countQueued].Load(), p.app.limits.Load().user.most[cellQueued]
 	w.mu.Lock()
 	w.armed = false
 	if w.over {
 		w.mu.Unlock()
 		return nil, false
 	}
-	if queued > presenceShare(w.session.srv.cfg.QueueBytes) {
+	if queued > presenceShare(most) {
 		if len(w.lists) > 0 || len(w.changed) > 0 {
 			w.armLocked(presencePause)
 		}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dian-im/dian"
@@ -19,6 +20,7 @@ import (
 const (
 	benchCommandBytes = 256
 	benchInFlight     = 256
+	refillTime        = 5 * time.Second // until a server's rates are whole again
 )
 
 // byteCount is a number of bytes on the command line: 1000, 100MiB, 2GiB.
@@ -60,6 +62,7 @@ type benchEvent struct {
 	Bytes          int64   `json:"bytes,omitempty"`
 	Seconds        float64 `json:"seconds"`
 	BytesPerSecond float64 `json:"bytesPerSecond,omitempty"`
+	Limited        bool    `json:"limited,omitempty"` // ended early by the server's limits
 }
 
 // Run measures the relay with its own user, who talks to itself. It takes the
@@ -131,10 +134,15 @@ type bench struct {
 func (b bench) latency(ctx context.Context, length time.Duration) error {
 	data := make([]byte, benchCommandBytes)
 	var took []time.Duration
+	limited := false
 	start := time.Now()
 	for time.Since(start) < length || len(took) < 2 {
 		at := time.Now()
-		if err := b.client.SendCmd(b.user, data).Wait(ctx); err != nil {
+		err := b.client.SendCmd(b.user, data).Wait(ctx)
+		if limited = errors.Is(err, dian.ErrOverLimit) && len(took) > 1; limited {
+			break
+		}
+		if err != nil {
 			return err
 		}
 		took = append(took, time.Since(at))
@@ -143,10 +151,25 @@ func (b bench) latency(ctx context.Context, length time.Duration) error {
 	p50, p99 := took[len(took)/2], took[len(took)*99/100]
 	b.con.tell(benchEvent{
 		Event: "bench", Name: "latency", InFlight: 1, Commands: len(took),
-		P50: milliseconds(p50), P99: milliseconds(p99), Seconds: time.Since(start).Seconds(),
+		P50: milliseconds(p50), P99: milliseconds(p99), Seconds: time.Since(start).Seconds(), Limited: limited,
 	})
-	b.con.say("%-30s p50 %.2f ms   p99 %.2f ms", "commands, one in flight", milliseconds(p50), milliseconds(p99))
+	b.con.say("%-30s p50 %.2f ms   p99 %.2f ms%s", "commands, one in flight", milliseconds(p50), milliseconds(p99), limitedNote(limited))
+	if limited { // the next measurement is to have something to measure
+		select {
+		case <-time.After(refillTime):
+		case <-ctx.Done():
+		}
+	}
 	return nil
+}
+
+// limitedNote says that a measurement ended early, because the server refused what
+// was too much for it (1111).
+func limitedNote(limited bool) string {
+	if limited {
+		return "   (as far as the server's limits let it)"
+	}
+	return ""
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -157,15 +180,20 @@ func (b bench) rate(ctx context.Context, length time.Duration) error {
 	var mu sync.Mutex
 	var acked int
 	var failed error
+	var limited atomic.Bool
 	var senders sync.WaitGroup
 	start := time.Now()
 	for range benchInFlight {
 		senders.Go(func() {
 			n, err := 0, error(nil)
-			for err == nil && time.Since(start) < length {
+			for err == nil && time.Since(start) < length && !limited.Load() {
 				if err = b.client.SendCmd(b.user, data).Wait(ctx); err == nil {
 					n++
 				}
+			}
+			if errors.Is(err, dian.ErrOverLimit) {
+				limited.Store(true)
+				err = nil
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -183,8 +211,9 @@ func (b bench) rate(ctx context.Context, length time.Duration) error {
 	rate := float64(acked) / took.Seconds()
 	b.con.tell(benchEvent{
 		Event: "bench", Name: "rate", InFlight: benchInFlight, Commands: acked, PerSecond: rate, Seconds: took.Seconds(),
+		Limited: limited.Load(),
 	})
-	b.con.say("%-30s %.0f acked/s", fmt.Sprintf("commands, %d in flight", benchInFlight), rate)
+	b.con.say("%-30s %.0f acked/s%s", fmt.Sprintf("commands, %d in flight", benchInFlight), rate, limitedNote(limited.Load()))
 	return nil
 }
 

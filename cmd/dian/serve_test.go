@@ -35,7 +35,7 @@ func TestMetricsHaveTheirOwnListener(t *testing.T) {
 	running.Go(func() { serveMetrics(ctx, relay, metrics, slog.New(slog.DiscardHandler)) })
 
 	for path, want := range map[string]string{
-		"/metrics": "dian_queued_bytes 0", "/healthz": "ok", "/readyz": "", "/v1/users": "404",
+		"/metrics": `dian_limit_used{limit="queued_bytes"} 0`, "/healthz": "ok", "/readyz": "", "/v1/users": "404",
 	} {
 		status, body := get(t, metrics.Addr(), path)
 		switch {

@@ -28,7 +28,7 @@ const (
 // A commandState is where an outgoing command stands. The moves:
 //
 //	fresh → flying → resolved
-//	flying → held (GAP, LOST, 603 that is tried again, the line broke) → flying
+//	flying → held (GAP, LOST, a refusal that is tried again, the line broke) → flying
 //	fresh, held → resolved (out of time, or the client is closed)
 type commandState uint8
 
@@ -53,7 +53,7 @@ type Outgoing struct {
 	sent      bool         // at least once
 	since     *wire.Moment // of the login under which it was first sent
 	gaps      int          // how often the answer was GAP
-	waiting   bool         // held because the peer is offline
+	waiting   wire.Code    // held because of this refusal; OK: it is not
 	waitUntil time.Time    // the end of wait
 	due       time.Time    // when it is resolved for want of an answer
 	place     int          // in Sender.due
@@ -231,9 +231,10 @@ func (o *Sender) Result(now time.Time, r *wire.CommandResult) {
 	case c.resent && origin != wire.Origin_ORIGIN_PEER && notYet(code):
 		o.hold(c, true)
 		o.pause(now, s)
-	case code == wire.PeerOffline && origin != wire.Origin_ORIGIN_PEER && now.Before(c.waitUntil):
+	case (code == wire.PeerOffline || code == wire.OverLimit) && origin != wire.Origin_ORIGIN_PEER && now.Before(c.waitUntil):
+		// Many who wait for their peers ask so often that the server has enough.
 		o.hold(c, false)
-		c.waiting = true
+		c.waiting = code
 		o.setDue(c, c.waitUntil)
 		o.pause(now, s)
 	default:
@@ -309,8 +310,8 @@ func (o *Sender) Tick(now time.Time) {
 		c := o.due[0]
 		code := wire.PeerNoAnswer
 		switch {
-		case c.waiting:
-			code = wire.PeerOffline
+		case c.waiting != wire.OK:
+			code = c.waiting
 		case !o.up && !c.sent:
 			code = wire.ConnectionLost
 		}
@@ -423,7 +424,7 @@ func (o *Sender) send(now time.Time, c *Outgoing) bool {
 	if !c.sent {
 		c.since = o.moment
 	}
-	c.state, c.sent, c.waiting = flying, true, false
+	c.state, c.sent, c.waiting = flying, true, wire.OK
 	s.flying++
 	s.flyingBytes += cost
 	o.flying++

@@ -75,6 +75,17 @@ func (b *batch) reset() {
 	*b = batch{starts: starts}
 }
 
+// rewind takes the last frame out again: before is the batch without it, of that
+// size.
+func (b *batch) rewind(before batch, size int) {
+	if before.frames == 0 {
+		b.reset()
+		return
+	}
+	*b.buf = (*b.buf)[:size+b.gone]
+	b.starts, b.frames, b.sealed = b.starts[:len(before.starts)], before.frames, before.sealed
+}
+
 // addBinary encodes f behind the others. With limit > 0 it refuses to hold more
 // than limit bytes, unless f is alone.
 func (b *batch) addBinary(f *wire.Frame, limit int) error {

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -55,16 +56,40 @@ type Config struct {
 	// single frame always finds room in an empty queue.
 	QueueBytes  int
 	QueueFrames int
+	// Room, if it is not nil, bounds the bytes instead of QueueBytes.
+	Room Room
 	// WriteTimeout bounds one write of up to 64 KiB.
 	WriteTimeout time.Duration
 }
+
+// A Room is where queues take their bytes from, several links' maybe. It is called
+// with the link's lock, so it must not block and not call the link.
+type Room interface {
+	// Take is called when n bytes are queued; false refuses them with ErrFull. With
+	// must they are queued in any case.
+	Take(n int, must bool) bool
+	// Give is called when n bytes have left the queue.
+	Give(n int)
+}
+
+// noRoom is the Room of a link that has none: QueueBytes is all.
+type noRoom struct{}
+
+func (noRoom) Take(int, bool) bool { return true }
+func (noRoom) Give(int)            {}
 
 func (c Config) withDefaults() Config {
 	if c.Heartbeat <= 0 {
 		c.Heartbeat = DefaultHeartbeat
 	}
-	if c.QueueBytes <= 0 {
+	switch {
+	case c.Room != nil:
+		c.QueueBytes = math.MaxInt
+	case c.QueueBytes <= 0:
 		c.QueueBytes = DefaultQueueBytes
+	}
+	if c.Room == nil {
+		c.Room = noRoom{}
 	}
 	if c.QueueFrames <= 0 {
 		c.QueueFrames = DefaultQueueFrames
@@ -147,7 +172,25 @@ func (l *Link) Run(ctx context.Context) error {
 	l.readLoop()
 	writer.Wait()
 	l.conn.Close()
+	l.Drop()
 	return l.Err()
+}
+
+// Drop gives up what is queued. It is for a Link that will not Run.
+func (l *Link) Drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = ErrClosed
+	}
+	l.forgetLocked(&l.out)
+	l.forgetLocked(&l.flying)
+}
+
+// forgetLocked empties a batch.
+func (l *Link) forgetLocked(b *batch) {
+	l.cfg.Room.Give(b.size())
+	b.reset()
 }
 
 // leave is called by each loop at its end. The last one stops everything else.
@@ -186,7 +229,7 @@ func (l *Link) finish(cause error, last *wire.Frame, status int, dropQueue bool)
 	l.err, l.last, l.status = cause, last, status
 	l.pong, l.wsPong = false, nil
 	if dropQueue {
-		l.out.reset()
+		l.forgetLocked(&l.out)
 	}
 	l.mu.Unlock()
 	l.closing.Store(true)

@@ -60,13 +60,17 @@ func (l *Link) addLocked(f *wire.Frame, text []byte) error {
 	if l.out.frames+l.flying.frames >= l.cfg.QueueFrames {
 		return ErrFull
 	}
+	before, was := l.out, l.out.size()
 	limit := l.cfg.QueueBytes - l.flying.size()
+	var err error
 	if l.cfg.JSON {
-		return l.out.addMessage(text, limit)
-	}
-	err := l.out.addBinary(f, limit)
-	if err != nil && err != ErrFull {
+		err = l.out.addMessage(text, limit)
+	} else if err = l.out.addBinary(f, limit); err != nil && err != ErrFull {
 		return fmt.Errorf("link: encode: %w", err)
+	}
+	if err == nil && !l.cfg.Room.Take(l.out.size()-was, before.frames+l.flying.frames == 0) {
+		l.out.rewind(before, was)
+		return ErrFull
 	}
 	return err
 }
@@ -75,13 +79,13 @@ func (l *Link) addLocked(f *wire.Frame, text []byte) error {
 // a coalesced Pong or the last frame, so at most one per batch.
 func (l *Link) ownLocked(f *wire.Frame) {
 	const noLimit = int(^uint(0) >> 1)
+	was := l.out.size()
 	if !l.cfg.JSON {
 		_ = l.out.addBinary(f, noLimit) // fails only for a frame that cannot be encoded
-		return
-	}
-	if text, err := wire.EncodeJSON(f); err == nil {
+	} else if text, err := wire.EncodeJSON(f); err == nil {
 		_ = l.out.addMessage(text, noLimit)
 	}
+	l.cfg.Room.Take(l.out.size()-was, true)
 }
 
 // writeLoop writes what is queued until the link ends, and a Ping when there was
@@ -156,7 +160,7 @@ func (l *Link) writeQueued() (ended bool, err error) {
 	err = l.writeFlying()
 
 	l.mu.Lock()
-	l.flying.reset()
+	l.forgetLocked(&l.flying)
 	l.mu.Unlock()
 	if err != nil {
 		return false, err
@@ -191,6 +195,7 @@ func (l *Link) writeFlying() error {
 		if i+1 < l.flying.messages() {
 			l.mu.Lock()
 			l.flying.gone += len(m) // room for others, before the rest is written
+			l.cfg.Room.Give(len(m))
 			l.mu.Unlock()
 		}
 	}
