@@ -283,7 +283,7 @@ func (c *Client) removeTask(t *Task) {
 // CancelSend asks for the end of an unfinished buffer or file. CancelSendResult
 // tells whether that took: with nil, and then the task's result is 1105; or with
 // ErrBadSendID, because it was too late, or sendID names a command or nothing,
-// and then nothing else changes (SEMANTICS.md, decision 5).
+// and then nothing else changes.
 func (c *Client) CancelSend(sendID string) {
 	c.mu.Lock()
 	t := c.tasks[sendID]

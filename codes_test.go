@@ -343,7 +343,7 @@ var codeCases = []codeCase{
 
 // impossible are the codes of docs/protocol.md that this version never gives by itself.
 var impossible = map[dian.Code]string{
-	dian.ErrNoSuchUser:   "there is no register of users: who is not there is offline (SEMANTICS.md, decision 3)",
+	dian.ErrNoSuchUser:   "there is no register of users: who is not there is offline",
 	dian.ErrNotDecrypted: "reserved: nothing is encrypted from end to end yet",
 }
 

@@ -47,7 +47,7 @@ func newCommands(c *Client) *commands {
 // SendCmd sends up to 65,536 bytes to a user, in one piece; they are copied. It
 // does not wait: the Task and SendCmdResult tell the result. Commands of this
 // client to one target arrive in the order of the calls and once each, over lost
-// connections too (SEMANTICS.md, decision 7). A command cannot be cancelled.
+// connections too. A command cannot be cancelled.
 //
 // Results: 0 the peer has it, 603 it is offline, 604 no answer in time or fate
 // unknown, 602 its queue is full, 606 it refused, 1100 too large, 1102 bad target,

@@ -14,10 +14,9 @@ import "time"
 // FileData and Offer stand in filedata.go and offer.go.
 type Handler struct {
 	// NotifyCmdData gets commands: of one sender in the order in which they were
-	// sent, each once for the life of this client (SEMANTICS.md, decision 7). The
-	// sender's result is 0 when the command is queued for this call, or with
-	// WithAckHandled when the call has returned. Without it and without HandleCmd
-	// commands are refused with 606.
+	// sent, each once for the life of this client. The sender's result is 0 when
+	// the command is queued for this call, or with WithAckHandled when the call has
+	// returned. Without it and without HandleCmd commands are refused with 606.
 	NotifyCmdData func(CmdData)
 	// HandleCmd is called instead of NotifyCmdData if it is set, and its return
 	// is the sender's result: the reply (at most 65,536 bytes, otherwise the
@@ -180,7 +179,7 @@ func (k Kind) String() string {
 	return "unknown kind"
 }
 
-// Receipt is how sure a result of 0 is (SEMANTICS.md, decision 1).
+// Receipt is how sure a result of 0 is.
 type Receipt uint8
 
 // The receipts.

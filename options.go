@@ -71,7 +71,7 @@ func WithTokenSource(source func(context.Context) (string, error)) Option {
 func WithHandler(h Handler) Option { return func(o *options) { o.handler = h } }
 
 // WithSendOnly logs in without taking the user's place: the client sends and
-// gets results, cannot be addressed and kicks nobody (SEMANTICS.md, decision 11).
+// gets results, cannot be addressed and kicks nobody.
 func WithSendOnly() Option { return func(o *options) { o.sendOnly = true } }
 
 // WithTLSConfig sets the TLS configuration of session and lanes: a private CA,

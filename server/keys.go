@@ -16,7 +16,7 @@ import (
 )
 
 // Algorithm is how a key signs tokens. It belongs to the key: what a token's
-// header says can only agree with it (THREATS.md case 21).
+// header says can only agree with it (case 21).
 type Algorithm string
 
 // The algorithms that a key may have.

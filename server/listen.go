@@ -92,7 +92,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		// No ReadTimeout and WriteTimeout: a lane may last for days. Whatever else
 		// reads a body bounds that itself.
 		HTTP2: &http.HTTP2Config{
-			// One stalled upload must not fill the connection's window (DESIGN §13).
+			// One stalled upload must not fill the connection's window.
 			MaxReceiveBufferPerStream:     256 << 10,
 			MaxReceiveBufferPerConnection: 64 << 20,
 		},

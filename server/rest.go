@@ -13,7 +13,7 @@ import (
 	"github.com/dian-im/dian/internal/wire"
 )
 
-// routes builds the table of DESIGN.md §3; transfers adds its own.
+// routes builds the table of docs/protocol.md; transfers adds its own.
 func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	handle := func(pattern string, h http.HandlerFunc) {

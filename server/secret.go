@@ -13,7 +13,7 @@ const redacted = "[redacted]"
 //
 // The bytes sit behind a function on purpose. fmt and debug printers do not ask
 // the methods of an unexported field, they print what is in it; of a function
-// they can only print the address (THREATS.md case 31).
+// they can only print the address (case 31).
 type Secret struct {
 	reveal func() []byte
 }

@@ -17,8 +17,7 @@ import (
 
 // The tus 1.0 upload protocol (https://tus.io/protocols/resumable-upload), core,
 // creation, creation-with-upload and termination, over transfers. What it does
-// beside the letter of it is for what clients really do: see DESIGN.md §13 and
-// docs/protocol.md §8.1.
+// beside the letter of it is for what clients really do: see docs/protocol.md §8.1.
 
 const (
 	tusVersion     = "1.0.0"

@@ -7,7 +7,7 @@ import (
 	"github.com/dian-im/dian"
 )
 
-// Limits of SEMANTICS.md, decision 2.
+// Limits of what is read from standard input and files.
 const (
 	cmdBytes    = 65_536
 	bufferBytes = 104_857_600

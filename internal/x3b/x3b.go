@@ -9,7 +9,7 @@
 // list of complete blocks goes on from there and reads at most one block again.
 //
 // The digest finds accidents: a torn write, a lost piece, a proxy that cut a
-// response short. It is not a cryptographic hash and finds no forgery (DESIGN §6).
+// response short. It is not a cryptographic hash and finds no forgery.
 package x3b
 
 import (
