@@ -92,8 +92,7 @@ func Broken(name string) []string {
 		bad(true, "has %U", r)
 	}
 	stem, _, _ := strings.Cut(strings.ToUpper(folded), ".")
-	switch stem = strings.TrimSpace(stem); {
-	case name[:min(1, len(name))] == " ": // " CON" is none
+	switch stem = strings.TrimRightFunc(stem, unicode.IsSpace); { // " CON" is none
 	case len(stem) == 4 && (strings.HasPrefix(stem, "COM") || strings.HasPrefix(stem, "LPT")):
 		bad(stem[3] >= '0' && stem[3] <= '9', "is a device")
 	default:
