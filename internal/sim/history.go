@@ -32,6 +32,7 @@ type past struct {
 	toldLife      int
 	toldTimes     int
 	cancelled     int
+	forgettable   int // the life of bob whose disk did not take the cancel; 0: it did
 	resumed       bool
 	stood         []standing
 }
@@ -132,7 +133,8 @@ func (h *history) notified(sendID string, life int) {
 			h.w.fail("%s was given to the application again %v after the first time", sendID, h.w.now.Sub(p.told))
 		}
 	}
-	if p.cancelled > 0 {
+	// A cancel that a broken disk did not take is known to this life alone.
+	if p.cancelled > 0 && (p.forgettable == 0 || p.forgettable == life) {
 		h.w.fail("%s was cancelled and then given to the application", sendID)
 	}
 	p.told, p.toldLife, p.toldTimes = h.w.now, life, p.toldTimes+1

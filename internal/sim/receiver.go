@@ -637,6 +637,7 @@ func (x *inTask) drop(record bool) {
 	if record {
 		if err := x.b.box.Cancelled(key(x.sendID), uint32(wire.Cancelled)); err != nil {
 			x.b.w.note("bob %s: cancelled: %v", x.sendID, err)
+			x.b.w.history.of(x.sendID).forgettable = x.b.life
 		}
 	}
 }
