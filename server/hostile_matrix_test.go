@@ -410,7 +410,7 @@ func TestEveryFrameInEveryStateOfEveryRole(t *testing.T) { // cases 11, 12, 13, 
 					m.cells++
 					before := m.snapshot()
 					p := m.gone(t, role, protocol)
-					p.send(v.Copy())
+					_ = p.write(v.Copy()) // the line may be closed by now
 					cell := fmt.Sprintf("%v, behind LineOff, %v, %s", v, role, protocol)
 					m.ended(t, p, cell, websocket.ClosePolicyViolation)
 					m.unchanged(t, cell, before)

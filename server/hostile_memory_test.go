@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/dian-im/dian/internal/wire"
 )
@@ -63,7 +64,7 @@ func TestConnectionsBeforeLoginHoldLittle(t *testing.T) { // cases 10 and 53
 		{"most of a Hello", wsFrame{op: opBinary, data: make([]byte, 16<<10)}.bytes()[:15<<10], 32 << 10},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
-			r := crowdRelay(t, fastRates)
+			r := crowdRelay(t, fastRates, func(c *Config) { c.LoginWait = time.Minute }) // however slow the machine
 			base := newBaseline(r)
 			before := heldBytes()
 			conns := make([]net.Conn, connections)
