@@ -50,8 +50,8 @@ kills: ## kill -9 of relay, listener and sender, KILLS=1000 times each; takes ab
 soak: ## random faults for SOAK=30m; what relay and listener hold must not grow (DIAN_SEED=)
 	cd test && DIAN_SOAK=$${SOAK:-30m} $(GO) test -count=1 -v -timeout 0 -run TestSoak .
 
-fuzz: ## a few seconds of every fuzz target (FUZZTIME=5s)
-	./test/fuzz.sh $${FUZZTIME:-3s}
+fuzz: ## two seconds of every fuzz target (FUZZTIME=5s)
+	./test/fuzz.sh $${FUZZTIME:-2s}
 
 races: ## file-system races: RACES operations of the inbox while others swap what they work on (about 10 minutes)
 	DIAN_RACES=$${RACES:-100000} $(GO) test -count=1 -timeout 60m -v -run 'TestRaces|TestSavers' ./internal/inbox
