@@ -235,6 +235,10 @@ func (ts *transfers) rebuild(ctx context.Context, id string, c claims, from *par
 		made.mu.Lock()
 		made.trail.from = c.address
 		made.attachLocked(ts.srv.listener(what.App, what.Target))
+		if cancel && what.HTTP {
+			// Before the receiver can say that it does not know it: that ends a cancel well.
+			made.stepLocked(relay.RelayCancel{})
+		}
 		made.mu.Unlock()
 		return made, nil
 	}

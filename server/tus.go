@@ -342,6 +342,12 @@ func (ts *transfers) serveDelete(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.leave()
+	again := false
+	if t := ts.find(r.PathValue("id")); t != nil {
+		t.mu.Lock()
+		again = t.m.State() == relay.RelayCancelled
+		t.mu.Unlock()
+	}
 	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c.claims, &c.party, true)
 	if err != nil {
 		writeRefusal(w, err)
@@ -353,7 +359,6 @@ func (ts *transfers) serveDelete(w http.ResponseWriter, r *http.Request) {
 	}
 	defer ts.leave()
 	t.mu.Lock()
-	before := t.m.State()
 	t.stepLocked(relay.RelayCancel{})
 	wait := newPatience(t.ts.patience)
 	defer wait.stop()
@@ -366,7 +371,7 @@ func (ts *transfers) serveDelete(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !state.Ended():
 		writeProblem(w, wire.ConnectionLost, "the receiver decides, and is not there now")
-	case state == relay.RelayCancelled && before != relay.RelayCancelled:
+	case state == relay.RelayCancelled && !again:
 		w.WriteHeader(http.StatusNoContent)
 	case state == relay.RelayDone:
 		writeProblemStatus(w, http.StatusForbidden, wire.BadSendID, "too late: the receiver has it")
