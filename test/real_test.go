@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 	if part := os.Getenv("DIAN_TEST_PART"); part != "" {
 		os.Exit(play(part)) // this process is a client that a test has started
 	}
+	if _, err := os.Stat("js/node_modules"); err != nil {
+		fmt.Fprintln(os.Stderr, "the JavaScript clients are not installed: run ./test/setup.sh, as make test does")
+		os.Exit(1)
+	}
 	folder, err := os.MkdirTemp("", "dian-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
