@@ -326,7 +326,7 @@ func (l *loader) get(path, ticket string) error {
 	return nil
 }
 
-// loadFlood connects RATE times a second and says nothing; half of it not even TLS.
+// loadFlood connects RATE times a second and says nothing, not even a TLS hello.
 // It prints how often it could connect when it is told to end.
 func loadFlood(args []string) error { // URL FOLDER RATE
 	l, err := newLoader(args)

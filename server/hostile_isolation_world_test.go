@@ -77,30 +77,33 @@ func (i *islander) play(f *wire.Frame) {
 	switch b := f.Body.(type) {
 	case *wire.Frame_Command:
 		if !i.keeps[b.Command.Id] || b.Command.Source.User != "alice" {
-			i.send(ackFrame(&wire.CommandAck{Ref: b.Command.Ref, Id: b.Command.Id, Outcome: final}))
+			i.reply(ackFrame(&wire.CommandAck{Ref: b.Command.Ref, Id: b.Command.Id, Outcome: final}))
 		}
 	case *wire.Frame_Offer:
 		if o := b.Offer; i.keeps[o.SendId] && o.Source.User == "alice" {
-			i.send(answerAccept(o.Transfer, islandFrom))
+			i.reply(answerAccept(o.Transfer, islandFrom))
 			return
 		}
-		i.send(&wire.Frame{Body: &wire.Frame_Answer{Answer: &wire.Answer{
+		i.reply(&wire.Frame{Body: &wire.Frame_Answer{Answer: &wire.Answer{
 			Transfer: b.Offer.Transfer, Decision: wire.Decision_DECISION_REFUSE, Code: uint32(wire.PeerRefused)}}})
 	case *wire.Frame_Query:
-		i.send(&wire.Frame{Body: &wire.Frame_Standing{Standing: &wire.Standing{
+		i.reply(&wire.Frame{Body: &wire.Frame_Standing{Standing: &wire.Standing{
 			Transfer: b.Query.Transfer, State: wire.TransferState_TRANSFER_STATE_UNKNOWN}}})
 	case *wire.Frame_Cancel:
-		i.send(&wire.Frame{Body: &wire.Frame_Verdict{Verdict: &wire.Verdict{Transfer: b.Cancel.Transfer, Code: uint32(wire.Cancelled)}}})
+		i.reply(&wire.Frame{Body: &wire.Frame_Verdict{Verdict: &wire.Verdict{Transfer: b.Cancel.Transfer, Code: uint32(wire.Cancelled)}}})
 	case *wire.Frame_Sync:
-		i.send(&wire.Frame{Body: &wire.Frame_Received{Received: &wire.Received{Transfer: b.Sync.Transfer, Offset: b.Sync.Offset}}})
+		i.reply(&wire.Frame{Body: &wire.Frame_Received{Received: &wire.Received{Transfer: b.Sync.Transfer, Offset: b.Sync.Offset}}})
 	case *wire.Frame_Finish:
-		i.send(&wire.Frame{Body: &wire.Frame_Verdict{Verdict: &wire.Verdict{Transfer: b.Finish.Transfer, Receipt: wire.Receipt_RECEIPT_STORED}}})
+		i.reply(&wire.Frame{Body: &wire.Frame_Verdict{Verdict: &wire.Verdict{Transfer: b.Finish.Transfer, Receipt: wire.Receipt_RECEIPT_STORED}}})
 	case *wire.Frame_Verdict:
 		if b.Verdict.Transfer != "" {
-			i.send(&wire.Frame{Body: &wire.Frame_VerdictAck{VerdictAck: &wire.VerdictAck{Transfer: b.Verdict.Transfer}}})
+			i.reply(&wire.Frame{Body: &wire.Frame_VerdictAck{VerdictAck: &wire.VerdictAck{Transfer: b.Verdict.Transfer}}})
 		}
 	}
 }
+
+// reply answers, if the island is not about to end.
+func (i *islander) reply(f *wire.Frame) { _ = i.write(f) }
 
 // An island is a relay, in a bubble, with two victims: alice, who sends, and bob, who
 // receives. A transfer of a session, one of an HTTP sender and a command are under
