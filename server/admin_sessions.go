@@ -100,8 +100,7 @@ func (a *admin) kick(w http.ResponseWriter, r *http.Request, act *actRecord) err
 	var result KickResult
 	for _, s := range a.srv.all() {
 		if s.app == k.App && s.user == k.User && (k.Session == 0 || k.Session == s.id) && s.live() {
-			s.end(wire.Kicked, adminOperator)
-			s.down(true)
+			s.kick(adminOperator)
 			result.Kicked++
 		}
 	}

@@ -330,8 +330,7 @@ func (s *Server) enter(sess *session) *wire.Error {
 		before := presenceOf(sess.user, nil)
 		if older != nil {
 			before = presenceOf(sess.user, older)
-			older.end(wire.Kicked, "")
-			older.down(true)
+			older.kick("")
 		}
 		if now := presenceOf(sess.user, sess); now.Status != before.Status || now.DoNotDisturb != before.DoNotDisturb {
 			s.presence.changed(sess.app, sess.user)

@@ -51,6 +51,7 @@ type session struct {
 	warned  time.Time   // the expiry that it was told of
 
 	downOnce sync.Once
+	kicked   atomic.Bool   // set before it goes down: its lanes and tickets end with it
 	offCode  atomic.Uint32 // why the server ended it, for the audit
 
 	// Owned by the reader.
@@ -121,8 +122,17 @@ func (s *session) distrust() bool {
 		return false
 	}
 	s.end(wire.TokenRefused, "")
-	s.down(false)
+	s.down()
 	return true
+}
+
+// kick ends the session for good because another took its place or an operator
+// says so. The mark comes first: the session's own goroutine may be the one that
+// takes it out, as soon as its connection ends.
+func (s *session) kick(detail string) {
+	s.kicked.Store(true)
+	s.end(wire.Kicked, detail)
+	s.down()
 }
 
 // close ends the session in a way after which the client reconnects.
@@ -138,15 +148,15 @@ func lineOff(code wire.Code, detail string) *wire.Frame {
 // run carries the session until its connection ends and tells everybody.
 func (s *session) run() {
 	defer s.stop()
-	defer s.down(false)
+	defer s.down()
 	err := s.link.Run(s.ctx)
 	s.aim(nil) // the reader has ended
 	s.srv.log.Debug("session ended", "epoch", s.epoch, "reason", err)
 }
 
-// down takes the session out of everything it is part of, once. A newer login
-// calls it for the session it kicks, otherwise the session does at its end.
-func (s *session) down(kicked bool) {
+// down takes the session out of everything it is part of, once. Who ends it calls
+// it, so as not to wait for its connection, and the session at its own end.
+func (s *session) down() {
 	s.downOnce.Do(func() {
 		<-s.entered // nobody may hear of its end before its beginning
 		s.state.Store(sessionGone)
@@ -158,7 +168,7 @@ func (s *session) down(kicked bool) {
 		left := s.role == wire.Role_ROLE_LISTEN && s.srv.dir.leave(s)
 		s.srv.presence.forget(s)
 		s.commandsLost()
-		s.srv.transfers.sessionDown(s, kicked)
+		s.srv.transfers.sessionDown(s, s.kicked.Load())
 		s.srv.forget(s)
 		s.srv.audit.logout(s)
 		s.party.release()
