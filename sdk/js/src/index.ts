@@ -5,7 +5,8 @@
  * @packageDocumentation
  */
 import type { Client, ConnectOptions } from "./api.js";
-import { Code, DianError } from "./codes.js";
+import { DianClient } from "./core/client.js";
+import { browserPlatform } from "./browser/platform.js";
 
 export * from "./api.js";
 export * from "./codes.js";
@@ -22,8 +23,6 @@ export { Limit } from "./limits.js";
  * was refused, 8 the server is stopping, 1111 it takes no more logins at the moment, 1402
  * received files cannot be kept.
  */
-export async function connect(server: string | URL, options: ConnectOptions): Promise<Client> {
-  void server;
-  void options;
-  throw new DianError("connect", Code.internal, { detail: "not built yet" });
+export function connect(server: string | URL, options: ConnectOptions): Promise<Client> {
+  return DianClient.connect(browserPlatform, server, options);
 }

@@ -1,0 +1,44 @@
+import { Code } from "../codes.js";
+import { SourceFault, type Source } from "../platform.js";
+
+/** A Blob or File that is sent. A browser tells by itself when the file below has changed. */
+export class BlobSource implements Source {
+  readonly size: number;
+  readonly name: string;
+  readonly type: string;
+  readonly path: string;
+  readonly blob: Blob;
+  readonly #done: (() => Promise<void>) | undefined;
+
+  constructor(blob: Blob, done?: () => Promise<void>) {
+    this.blob = blob;
+    this.size = blob.size;
+    this.name = "name" in blob && typeof blob.name === "string" ? blob.name.toWellFormed() : "";
+    this.type = blob.type;
+    this.path = this.name;
+    this.#done = done;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    try {
+      return new Uint8Array(await this.blob.slice(offset, Math.min(offset + length, this.size)).arrayBuffer());
+    } catch (e) {
+      throw blobFault(e);
+    }
+  }
+
+  async check(): Promise<void> {
+    if (this.size > 0) await this.read(this.size - 1, 1);
+  }
+
+  async close(): Promise<void> {
+    await this.#done?.();
+  }
+}
+
+function blobFault(e: unknown): SourceFault {
+  const name = e instanceof Error ? e.name : "";
+  if (name === "NotFoundError") return new SourceFault(Code.fileNotFound, "the file is gone", e);
+  if (name === "NotReadableError") return new SourceFault(Code.fileError, "changed, or gone, while it was sent", e);
+  return new SourceFault(Code.fileRead, "cannot be read", e);
+}
