@@ -260,7 +260,7 @@ export class InTransfer {
     const part = await vault.open(e.file, e.size, e.offset, e.blocks);
     e.offset = part.offset;
     e.notified = false;
-    await this.#in.write(e);
+    if (!f.inlined) await this.#in.write(e); // content of an offer is written down when it is whole
     this.#entry = e;
     return part;
   }
@@ -402,7 +402,7 @@ export class InTransfer {
   }
 
   async #placeInline(f: OfferFields): Promise<Part> {
-    const part = await this.#place({ ...f, inlined: false });
+    const part = await this.#place(f);
     await part.receiveBytes?.(f.inline);
     return part;
   }
