@@ -18,7 +18,8 @@ build: ## build bin/dian
 
 test: ## all that a change must pass, except the cross builds and generated files
 	./test/setup.sh
-	$(MAKE) lint test-go test-sim test-32 fuzz test-real
+	$(MAKE) lint test-go test-sim fuzz
+	$(MAKE) --output-sync=target -j2 test-32 test-real # the second mostly waits
 
 lint: ## gofmt, vet, go fix, staticcheck, buf lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
@@ -27,8 +28,13 @@ lint: ## gofmt, vet, go fix, staticcheck, buf lint
 	$(TOOL) staticcheck ./...
 	$(TOOL) buf lint
 
-test-go: ## unit, SDK and CLI tests under the race detector
-	$(GO) test -race -shuffle=on -count=1 -timeout 15m $$($(GO) list ./... | grep -v /internal/sim$$)
+# Tables of thousands of cells, each a short script of one client after the other: under the race detector
+# they take minutes and see nothing that the other tests do not.
+MATRICES := ^(TestIsolation|TestEveryFrameInEveryStateOfEveryRole|TestEveryFrameGetsItsEnd|TestEverythingIsGivenBack|TestRevocationCountsOnEveryPath)$$
+
+test-go: ## unit, SDK and CLI tests under the race detector, and the server's matrices without it
+	$(GO) test -race -shuffle=on -count=1 -parallel 4 -timeout 15m -skip '$(MATRICES)' $$($(GO) list ./... | grep -v /internal/sim$$)
+	$(GO) test -count=1 -timeout 15m -run '$(MATRICES)' ./server
 
 test-sim: ## thousands of seeded worlds, and bugs that they have to find (one goroutine each: no race detector)
 	$(GO) test -count=1 -timeout 15m ./internal/sim -sim.seeds=5000
@@ -37,7 +43,7 @@ sim: ## as many seeded worlds as you like, and all seeded bugs: make sim SEEDS=1
 	$(GO) test -count=1 -timeout 0 -v ./internal/sim -run TestSeeds -sim.seeds=$${SEEDS:-100000} -sim.first=$${FIRST:-1}
 	$(GO) test -count=1 -timeout 0 -v ./internal/sim -run TestSeededBugs -sim.bugs
 
-test-32: ## the same tests as a 32-bit program (386, or arm where the machine runs no 386)
+test-32: ## the same tests as a 32-bit program (386, or arm where the machine runs no 386: ALL=1 for what is slow then)
 	./test/bits32.sh
 
 test-real: ## curl, tus-js-client, proxies, TLS, kill -9: real programs side by side

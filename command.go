@@ -203,7 +203,7 @@ func (m *commands) refuse(l *link.Link, c *wire.Command, err error) {
 
 func (m *commands) ack(l *link.Link, a *wire.CommandAck) {
 	// An error ends the session, and the sender asks again.
-	_ = m.c.sendOn(l, &wire.Frame{Body: &wire.Frame_CommandAck{CommandAck: a}})
+	_ = m.c.sendBy(l, l, &wire.Frame{Body: &wire.Frame_CommandAck{CommandAck: a}})
 }
 
 // handle gives a command to the application, on the callback goroutine.

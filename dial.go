@@ -154,10 +154,11 @@ type endsWith struct {
 func (e *endsWith) dials(dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
-		if err == nil {
-			e.stops = append(e.stops, context.AfterFunc(e.ctx, func() { hangUp(conn) }))
+		if err != nil {
+			return nil, err
 		}
-		return conn, err
+		e.stops = append(e.stops, context.AfterFunc(e.ctx, func() { hangUp(conn) }))
+		return link.Noticed(conn), nil
 	}
 }
 

@@ -283,6 +283,7 @@ func TestTransferSurvivesRestarts(t *testing.T) {
 		for _, kind := range []dian.Kind{dian.Buffer, dian.File} {
 			for _, at := range []int{1, size / 2} {
 				t.Run(fmt.Sprintf("%s, %v at %d", who, kind, at), func(t *testing.T) {
+					t.Parallel()
 					relay := diantest.New(t, hasty)
 					in, dir := newInbound(), t.TempDir()
 					var asked atomic.Int64

@@ -457,7 +457,7 @@ func TestCommandsKeepOrderAndComeOnceOverRealCuts(t *testing.T) {
 	var mu sync.Mutex
 	var got []string
 	back := make(chan struct{}, 1000)
-	relay.Client("bob", dian.WithHandler(dian.Handler{
+	bob := relay.Client("bob", dian.WithHandler(dian.Handler{
 		NotifyCmdData:     func(m dian.CmdData) { mu.Lock(); got = append(got, string(m.Data)); mu.Unlock() },
 		NotifyReconnected: func() { back <- struct{}{} },
 	}))
@@ -482,6 +482,7 @@ func TestCommandsKeepOrderAndComeOnceOverRealCuts(t *testing.T) {
 		mustEnd(t, task, dian.OK)
 	}
 	alice.Close()
+	bob.Close() // 0 says that they are queued for the callback
 	mu.Lock()
 	defer mu.Unlock()
 	if !slices.Equal(got, want) {
@@ -578,7 +579,7 @@ func TestEveryCallbackSaysWhatItIsAbout(t *testing.T) {
 			t.Errorf("%s of %s lacks something", what, id)
 		}
 	}
-	cancelNow := make(chan struct{}, 10)
+	cancelNow, cancelled := make(chan struct{}, 10), make(chan struct{})
 	bob := relay.Client("bob", dian.WithHandler(dian.Handler{
 		NotifyCmdData: func(m dian.CmdData) {
 			note(receiver, m.SendID, "command", m.Source == "alice" && string(m.Meta) == "meta" && len(m.Data) == 0)
@@ -591,6 +592,7 @@ func TestEveryCallbackSaysWhatItIsAbout(t *testing.T) {
 		},
 		NotifyCancelSend: func(c dian.CancelNotice) {
 			note(receiver, c.SendID, "cancel", c.Source == "alice" && c.Kind == dian.File)
+			close(cancelled)
 		},
 		AcceptFile: func(o *dian.Offer) {
 			note(receiver, o.SendID, "offer", o.Source == "alice" && string(o.Meta) == "meta" && o.Kind == dian.File)
@@ -634,6 +636,7 @@ func TestEveryCallbackSaysWhatItIsAbout(t *testing.T) {
 	}
 	big.Cancel()
 	mustEnd(t, big, dian.ErrCancelled)
+	wait(t, cancelled)
 	alice.Close()
 	bob.Close()
 	for task, want := range map[*dian.Task][2]string{

@@ -210,8 +210,11 @@ func (c *Client) loseTasks() {
 
 // sendOn queues f on l. A queue that is full means that the server does not read:
 // the session is ended, so that everything is told again on the next one.
-func (c *Client) sendOn(l *link.Link, f *wire.Frame) error {
-	err := l.Send(f)
+func (c *Client) sendOn(l *link.Link, f *wire.Frame) error { return c.sendBy(nil, l, f) }
+
+// sendBy is sendOn on the reader of a link, which may be nil: see link.SendBy.
+func (c *Client) sendBy(reader, l *link.Link, f *wire.Frame) error {
+	err := l.SendBy(reader, f)
 	if err == nil {
 		return nil
 	}

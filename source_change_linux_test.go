@@ -92,6 +92,7 @@ func TestSourceChangesAreFound(t *testing.T) {
 	for _, when := range []string{"while it is sent", "while it waits for its turn", "between stop and resume"} {
 		for _, c := range sourceChanges {
 			t.Run(c.how+" "+when, func(t *testing.T) {
+				t.Parallel()
 				relay := diantest.New(t, hasty)
 				in, dir := newInbound(), t.TempDir()
 				offers := make(chan *dian.Offer, 10)

@@ -117,7 +117,12 @@ func (t *Task) check() error {
 }
 
 // op is the task's name in errors.
-func (t *Task) op() string { return "send " + t.kind.String() }
+func (t *Task) op() string {
+	if t.kind == Command { // many a second: without a new string
+		return "send command"
+	}
+	return "send " + t.kind.String()
+}
 
 // ID returns the sendID, a UUID.
 func (t *Task) ID() string { return t.id }

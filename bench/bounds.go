@@ -16,7 +16,9 @@ import (
 
 // bounds puts a relay into 1 GiB and loads it in ways that it must withstand, one
 // after the other and each on a relay of its own. A healthy pair works before the
-// load and beside it: what counts is the ratio of its figures.
+// load and beside it: what counts is the ratio of its figures. Then the same load
+// is put on another relay: what it still takes from the pair is the machine's part,
+// since the pair's own relay knows nothing of it.
 func (b *bench) bounds(loads []string) error {
 	fmt.Printf("\nbounds: a relay over TLS in 1 GiB; a healthy pair before the load and beside it, %d rounds each\n", b.rounds)
 	for _, load := range []struct {
@@ -70,20 +72,7 @@ func (b *bench) bound(name, part string, args, env []string, each int) error {
 	if err != nil {
 		return err
 	}
-	l, err := b.start(b.self, append([]string{part, r.url, b.dir}, args...)...)
-	if err != nil {
-		return err
-	}
-	defer l.kill()
-	ready, err := l.line("ready")
-	if err != nil {
-		return err
-	}
-	after, err := r.resident()
-	if err != nil {
-		return err
-	}
-	beside, err := pair.measure(b.rounds)
+	beside, ready, after, err := b.beside(pair, r, r, part, args)
 	if err != nil {
 		return err
 	}
@@ -91,19 +80,52 @@ func (b *bench) bound(name, part string, args, env []string, each int) error {
 	if err != nil {
 		return err
 	}
-	buffers, err := socketBuffers()
+	other, err := b.startRelay(true)
+	if err != nil {
+		return err
+	}
+	defer other.kill()
+	elsewhere, _, _, err := b.beside(pair, r, other, part, args)
 	if err != nil {
 		return err
 	}
 	fmt.Printf("  %s (%s)\n", name, strings.TrimSpace(strings.TrimPrefix(ready, "ready")))
 	fmt.Printf("    relay: %.0f MiB before, %.0f MiB under the load, peak %.0f MiB%s; the kernel's buffers for all of TCP %.0f MiB\n",
-		mib(before), mib(after), mib(peak), limited, mib(buffers))
+		mib(before), mib(after.relay), mib(peak), limited, mib(after.kernel))
 	if each > 0 {
-		fmt.Printf("    that is %.0f KiB for each\n", float64(after-before)/1024/float64(each))
+		fmt.Printf("    that is %.0f KiB for each\n", float64(after.relay-before)/1024/float64(each))
 	}
 	fmt.Printf("    healthy pair, beside ÷ before: bulk rate %.2f, command p50 %.2f, p99 %.2f (%.0f → %.0f MB/s, p99 %.0f → %.0f µs)\n",
 		beside.rate/alone.rate, beside.p50/alone.p50, beside.p99/alone.p99, alone.rate, beside.rate, alone.p99, beside.p99)
+	fmt.Printf("    beside ÷ while another relay on this machine has the load: bulk rate %.2f, command p50 %.2f, p99 %.2f (%.0f MB/s, p99 %.0f µs)\n",
+		beside.rate/elsewhere.rate, beside.p50/elsewhere.p50, beside.p99/elsewhere.p99, elsewhere.rate, elsewhere.p99)
 	return nil
+}
+
+// held is what the pair's relay and the kernel hold under a load, in bytes.
+type held struct{ relay, kernel int64 }
+
+// beside measures the pair, whose relay is own, while loaded has the load.
+func (b *bench) beside(pair *pair, own, loaded *relay, part string, args []string) (figures, string, held, error) {
+	l, err := b.start(b.self, append([]string{part, loaded.url, b.dir}, args...)...)
+	if err != nil {
+		return figures{}, "", held{}, err
+	}
+	defer l.kill()
+	ready, err := l.line("ready")
+	if err != nil {
+		return figures{}, "", held{}, err
+	}
+	var h held
+	if h.relay, err = own.resident(); err != nil {
+		return figures{}, "", held{}, err
+	}
+	f, err := pair.measure(b.rounds)
+	if err != nil {
+		return figures{}, "", held{}, err
+	}
+	h.kernel, err = socketBuffers()
+	return f, ready, h, err
 }
 
 // enterGroup makes a cgroup with a limit of memory and puts this process into it, so

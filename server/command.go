@@ -30,6 +30,7 @@ type resultFrame struct {
 	frame  wire.Frame
 	body   wire.Frame_CommandResult
 	result wire.CommandResult
+	by     *link.Link // whose reader tells it; nil: no reader does
 }
 
 func (r *resultFrame) set(id string, outcome wire.CommandOutcome, code wire.Code, origin wire.Origin, detail string) {
@@ -65,7 +66,7 @@ func (s *session) command(f *wire.Frame, c *wire.Command) {
 		s.srv.audit.refusedCommand(s.token(), viaSession, c, refusal)
 	}
 	s.results.refuse(id, refusal.Code, refusal.Detail)
-	_ = s.send(&s.results.frame) // fails only for a session that ends
+	_ = s.sendBy(s.link, &s.results.frame) // fails only for a session that ends
 }
 
 func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
@@ -74,6 +75,9 @@ func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
 	}
 	if refusal := checkCommand(c); refusal != nil {
 		return refusal
+	}
+	if s.srv.cfg.Authorize != nil {
+		s.link.WakeOthers() // it may take its time
 	}
 	if refusal := s.srv.allow(s.ctx, *s.claims.Load(), VerbSend, c.Target, "command"); refusal != nil {
 		return refusal
@@ -88,7 +92,7 @@ func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
 	if s.target == nil || s.target.user != c.Target || !s.target.live() {
 		s.aim(s.srv.listener(s.app, c.Target))
 	}
-	refusal := s.srv.pass(f, c, s.peer, s, size, s.target, s.targetShare)
+	refusal := s.srv.pass(f, c, s.peer, s, s.link, size, s.target, s.targetShare)
 	if refusal != nil {
 		s.party.sent(-int64(size))
 		if refusal.Code == wire.PeerOffline {
@@ -140,8 +144,9 @@ func asRefusal(err error) *wire.Error {
 
 // pass stamps a checked and allowed command and queues it for a receiver, which
 // may be nil. Without an error, from gets commandDone once; with one it never
-// does, and the receiver never gets the command. f is the frame of c.
-func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from commandSource, size int, to *session, sh *share) *wire.Error {
+// does, and the receiver never gets the command. f is the frame of c, and by the
+// link whose reader calls, or nil.
+func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from commandSource, by *link.Link, size int, to *session, sh *share) *wire.Error {
 	if to == nil {
 		return &wire.Error{Code: wire.PeerOffline}
 	}
@@ -155,7 +160,7 @@ func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from co
 	s.commands.pending.Add(1)
 	to.party.keep(commandOverhead)
 	c.Source, c.Ref = source, ref
-	err := to.link.Send(f)
+	err := to.link.SendBy(by, f)
 	if err == nil {
 		return nil
 	}
@@ -193,6 +198,7 @@ func (s *session) commandAck(a *wire.CommandAck) error {
 	}
 	s.results.set(a.Id, a.Outcome, wire.Code(a.Code), wire.Origin_ORIGIN_PEER, a.Detail)
 	s.results.result.Next, s.results.result.Reply, s.results.result.Header = a.Next, a.Reply, a.Header
+	s.results.by = s.link
 	s.settle(p, &s.results)
 	return nil
 }
@@ -214,7 +220,7 @@ func (s *session) settle(p pendingCommand, r *resultFrame) {
 func (s *session) commandDone(size int, r *resultFrame) bool {
 	s.party.sent(-int64(size))
 	s.srv.metrics.command(r.result.Outcome, wire.Code(r.result.Code))
-	return s.send(&r.frame) == nil // a sender that has gone asks again in its next session
+	return s.sendBy(r.by, &r.frame) == nil // a sender that has gone asks again in its next session
 }
 
 func (s *session) sender() (user, address, via string) { return s.user, s.address, viaSession }
@@ -433,7 +439,7 @@ func (s *Server) post(ctx context.Context, by *caller, c *wire.Command) *wire.Co
 		sh = to.shares.get(by.User)
 		defer sh.leave()
 	}
-	if refusal := s.pass(f, c, &wire.Peer{User: by.User}, from, commandSize(c), to, sh); refusal != nil {
+	if refusal := s.pass(f, c, &wire.Peer{User: by.User}, from, nil, commandSize(c), to, sh); refusal != nil {
 		if refusal.Code == wire.PeerOffline {
 			by.absent()
 		}

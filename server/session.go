@@ -89,8 +89,11 @@ func (s *session) token() claims { return *s.claims.Load() }
 // send queues a frame and does not block. An error means that the session is
 // ending: a client that reads so slowly that its queue is full is ended here,
 // and reconnects.
-func (s *session) send(f *wire.Frame) error {
-	err := s.link.Send(f)
+func (s *session) send(f *wire.Frame) error { return s.sendBy(nil, f) }
+
+// sendBy is send on the reader of a link, which may be nil: see link.SendBy.
+func (s *session) sendBy(reader *link.Link, f *wire.Frame) error {
+	err := s.link.SendBy(reader, f)
 	switch {
 	case err == nil:
 		return nil
@@ -228,6 +231,9 @@ func (s *session) dispatch(f *wire.Frame) error {
 		if listening {
 			return s.commandAck(b.CommandAck)
 		}
+	}
+	s.link.WakeOthers() // the others may wait: for a hook, or for their turn
+	switch b := f.Body.(type) {
 	case *wire.Frame_UpdateToken:
 		s.updateToken(b.UpdateToken)
 		return nil

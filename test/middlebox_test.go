@@ -106,8 +106,10 @@ func send(t *testing.T, url, path string, args ...string) {
 }
 
 func TestProxiesThatCollectDoNotStopATransfer(t *testing.T) {
+	t.Parallel()
 	path, sum := randomFile(t, "scan.bin", 40<<20+5, 31)
 	t.Run("sender's, with a size limit", func(t *testing.T) {
+		t.Parallel()
 		r := startRelay(t)
 		l := listen(t, r.url, "bob", t.TempDir())
 		c := startCollector(t, r.url, 16<<20)
@@ -118,6 +120,7 @@ func TestProxiesThatCollectDoNotStopATransfer(t *testing.T) {
 		}
 	})
 	t.Run("sender's, slow", func(t *testing.T) {
+		t.Parallel()
 		r := startRelay(t)
 		l := listen(t, r.url, "bob", t.TempDir())
 		c := startCollector(t, r.url, 0)
@@ -131,6 +134,7 @@ func TestProxiesThatCollectDoNotStopATransfer(t *testing.T) {
 		}
 	})
 	t.Run("receiver's", func(t *testing.T) {
+		t.Parallel()
 		r := startRelay(t)
 		c := startCollector(t, r.url, 0)
 		l := listen(t, c.URL, "bob", t.TempDir())
@@ -144,6 +148,7 @@ func TestProxiesThatCollectDoNotStopATransfer(t *testing.T) {
 		}
 	})
 	t.Run("both", func(t *testing.T) {
+		t.Parallel()
 		r := startRelay(t)
 		near, far := startCollector(t, r.url, 16<<20), startCollector(t, r.url, 0)
 		l := listen(t, far.URL, "bob", t.TempDir())
@@ -153,6 +158,7 @@ func TestProxiesThatCollectDoNotStopATransfer(t *testing.T) {
 }
 
 func TestProxyThatCutsEveryConnectionAfterFiveSeconds(t *testing.T) {
+	t.Parallel()
 	path, sum := randomFile(t, "scan.bin", 40<<20+5, 32)
 	r := startRelay(t)
 	near, far := startMortalPipe(t, r.addr, 5*time.Second), startMortalPipe(t, r.addr, 5*time.Second)

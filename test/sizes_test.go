@@ -63,6 +63,7 @@ func same(t *testing.T, a, b string) bool {
 
 // TestEverySizeArrives sends the sizes at which lengths, blocks and integers turn over (case 70).
 func TestEverySizeArrives(t *testing.T) {
+	t.Parallel()
 	r, dir := startRelay(t), t.TempDir()
 	if shm, err := os.MkdirTemp("/dev/shm", "dian-test-"); err == nil { // 10 GiB need not see a disk
 		t.Cleanup(func() { os.RemoveAll(shm) })

@@ -38,13 +38,13 @@ func (g guarded) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return &gate{Conn: conn}, buffered, nil
+	return &gate{noticed: noticed{Conn: conn}}, buffered, nil
 }
 
 // A gate looks at the head of each WebSocket frame that a client sends, before
 // gorilla does, which has no hook for it. Its fields are owned by the reader.
 type gate struct {
-	net.Conn
+	noticed
 	head      [10]byte // of the frame that begins: 2 bytes and the length
 	have      int      // bytes of it
 	rest      uint64   // bytes to come of the present frame: mask and content
@@ -52,16 +52,13 @@ type gate struct {
 	broken    error    // what every Read from now on returns
 }
 
-// NetConn returns the connection below.
-func (g *gate) NetConn() net.Conn { return g.Conn }
-
 // Read returns what comes up to a frame that is against the rules, and then a
 // *CloseError.
 func (g *gate) Read(p []byte) (int, error) {
 	if g.broken != nil {
 		return 0, g.broken
 	}
-	n, err := g.Conn.Read(p)
+	n, err := g.noticed.Read(p)
 	good := g.look(p[:n])
 	if g.broken != nil && good == 0 {
 		return 0, g.broken

@@ -125,9 +125,12 @@ type Link struct {
 	status int        // WebSocket status to close with; 0: do not
 	last   *wire.Frame
 	dead   bool // stop is closed
+	later  bool // what is queued waits for a reader that wakes the writer (SendBy)
 
 	// Owned by the reader.
 	control bucket
+	woken   []*Link // whose writers are woken when it has handled all that has come
+	asking  bool    // the connection tells when that is; otherwise it is each message
 	// Owned by the writer.
 	sent time.Time // when something was written last
 }
@@ -147,6 +150,7 @@ func New(conn *websocket.Conn, cfg Config) *Link {
 	l.control = bucket{tokens: controlBurst, at: l.born}
 	conn.SetReadLimit(wire.MessageBytes)
 	conn.SetReadDeadline(time.Time{}) // the watch takes over
+	l.asking = notice(conn, l.WakeOthers)
 	conn.SetPingHandler(l.gotPing)
 	conn.SetPongHandler(l.gotPong)
 	conn.SetCloseHandler(func(int, string) error { return nil }) // the writer answers it

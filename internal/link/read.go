@@ -40,6 +40,9 @@ func (l *Link) readLoop() {
 			status, last := statusOf(err)
 			l.finish(err, last, status, false)
 		}
+		if !l.asking {
+			l.WakeOthers()
+		}
 		end := time.Since(l.born)
 		l.control.pause(end - start)
 		l.watch.waiting(end)
@@ -54,6 +57,7 @@ func (e *readError) Error() string { return e.err.Error() }
 // readEnded turns an error of the connection into the link's end. gorilla reads
 // no more after one.
 func (l *Link) readEnded(err error) {
+	l.WakeOthers() // before it is read on for the peer's close
 	if l.closing.Load() {
 		l.stopReading(err)
 		return

@@ -20,28 +20,38 @@ var (
 // ErrFull, ErrClosed, and those of wire.AppendBinary and wire.AppendJSON; the
 // frame was not taken then.
 func (l *Link) Send(f *wire.Frame) error {
+	idle, err := l.queue(f, true)
+	if err == nil && idle {
+		l.wakeWriter()
+	}
+	return err
+}
+
+// queue adds f to what the writer takes next, and reports whether the writer has to
+// be woken for that. With now somebody does it at once, otherwise it may be later.
+func (l *Link) queue(f *wire.Frame, now bool) (idle bool, err error) {
 	var text []byte
 	if l.cfg.JSON {
 		b := readBuffers.get()
 		defer readBuffers.put(b)
 		var err error
 		if *b, err = wire.AppendJSON((*b)[:0], f); err != nil {
-			return fmt.Errorf("link: encode: %w", err)
+			return false, fmt.Errorf("link: encode: %w", err)
 		}
 		text = *b
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.err != nil {
-		l.mu.Unlock()
-		return ErrClosed
+		return false, ErrClosed
 	}
 	first := l.out.frames == 0
-	err := l.addLocked(f, text)
-	l.mu.Unlock()
-	if err == nil && first {
-		l.wakeWriter()
+	if err := l.addLocked(f, text); err != nil {
+		return false, err
 	}
-	return err
+	idle = first || now && l.later
+	l.later = !now && (first || l.later)
+	return idle, nil
 }
 
 // SendAlone queues f as Send does, as a message that it shares with nothing sent
@@ -155,6 +165,7 @@ func (l *Link) writeQueued() (ended bool, err error) {
 		l.last = nil
 	}
 	l.out, l.flying = batch{starts: l.flying.starts[:0]}, l.out
+	l.later = false
 	l.mu.Unlock()
 
 	err = l.writeFlying()

@@ -28,6 +28,9 @@ var (
 // message, and returns the longer slice; on an error it returns dst as it was.
 // Errors: ErrTooLarge, ErrEmpty, ErrContent (a string that is not UTF-8).
 func AppendBinary(dst []byte, f *Frame) ([]byte, error) {
+	if out, ok := appendFast(dst, f); ok {
+		return out, nil
+	}
 	size := proto.Size(f)
 	switch {
 	case size == 0:
@@ -62,6 +65,9 @@ func NextBinary(msg []byte) (f *Frame, rest []byte, err error) {
 		return nil, nil, fmt.Errorf("%w: %d bytes of %d are there", ErrFraming, len(msg)-n, size)
 	}
 	end := n + int(size)
+	if f, ok := decodeFast(msg[n:end]); ok {
+		return f, msg[end:], nil
+	}
 	f = new(Frame)
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(msg[n:end], f); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrContent, err)

@@ -34,6 +34,8 @@ func checkName(what, s string, chars int) error {
 		return errors.New(what + " is a dot name")
 	case !utf8.ValidString(s):
 		return errors.New(what + " is not UTF-8")
+	case isPlain(s):
+		return nil
 	}
 	for _, r := range s {
 		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Cs, unicode.Zl, unicode.Zp) || nonCharacter(r) {
@@ -49,6 +51,16 @@ func checkName(what, s string, chars int) error {
 	return nil
 }
 
+// isPlain reports whether s is visible ASCII: of that nothing else has to be asked.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
 // nonCharacter reports whether Unicode says that r will never be a character.
 func nonCharacter(r rune) bool {
 	return r >= 0xFDD0 && r <= 0xFDEF || r&0xFFFE == 0xFFFE
@@ -57,23 +69,29 @@ func nonCharacter(r rune) bool {
 // CheckSendID says why s cannot be a sendID: only the canonical form of a UUID
 // is one, 36 characters, lower case. Its version does not matter.
 func CheckSendID(s string) error {
-	bad := &Error{BadSendID, "not a lower-case UUID of 36 characters"}
+	if !isSendID(s) {
+		return &Error{BadSendID, "not a lower-case UUID of 36 characters"}
+	}
+	return nil
+}
+
+func isSendID(s string) bool {
 	if len(s) != 36 {
-		return bad
+		return false
 	}
 	for i := range len(s) {
 		switch c := s[i]; i {
 		case 8, 13, 18, 23:
 			if c != '-' {
-				return bad
+				return false
 			}
 		default:
 			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-				return bad
+				return false
 			}
 		}
 	}
-	return nil
+	return true
 }
 
 // NewSendID returns a fresh sendID: a UUIDv7, so ids sort by their time.
