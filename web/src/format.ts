@@ -20,9 +20,10 @@ export function clock(seconds: number): string {
   return s < 3600 ? `${Math.floor(s / 60)}:${two(s % 60)}` : `${Math.floor(s / 3600)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
 }
 
-/** The time of day. */
+/** The time of day, as people write it where the browser is set to be, if that is of the language. */
 export function timeOfDay(at: number, language: string): string {
-  return new Date(at).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
+  const own = navigator.language.split("-")[0] === language.split("-")[0] ? navigator.language : language;
+  return new Date(at).toLocaleTimeString(own, { hour: "2-digit", minute: "2-digit" });
 }
 
 /** A name or an id as it may be shown in one line: what would turn or hide text is made visible (case 115). */

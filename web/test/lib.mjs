@@ -44,6 +44,7 @@ export async function browser(options = {}) {
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, acceptDownloads: true, viewport: { width: 1280, height: 800 }, locale: "en-GB", ...options,
     args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
   });
+  context.setDefaultTimeout(60_000);
   return { context, async stop() {
     await context.close();
     await rm(dir, { recursive: true, force: true });
@@ -56,7 +57,7 @@ export async function open(context, url, faults = []) {
   page.on("pageerror", (e) => faults.push(`page: ${e}`));
   page.on("console", (m) => {
     // A line that is cut on purpose is an error to the browser, and none to us.
-    if (m.type() === "error" && !/ERR_|WebSocket connection|status of 4(?:04|09|23)|status of 50/.test(m.text())) faults.push(`console: ${m.text()}`);
+    if (m.type() === "error" && !/ERR_|WebSocket connection|status of 4(?:04|09|23)|status of 50|Cross-Origin-Opener-Policy header has been ignored/.test(m.text())) faults.push(`console: ${m.text()}`);
   });
   await page.goto(url);
   return page;

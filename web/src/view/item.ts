@@ -14,6 +14,12 @@ function button(label: string, name: string, onclick: () => void, cls = "") {
   return h("button", { type: "button", class: `small ${cls}`, "aria-label": name, title: name === label ? undefined : name, onclick }, label);
 }
 
+/** The media type, where it says something. */
+function kindOf(i: Item): string {
+  const type = shownName(i.type.split(";")[0] ?? "");
+  return type === "application/octet-stream" ? "" : type;
+}
+
 export interface ItemView {
   el: HTMLElement;
   update(i: Item): void;
@@ -47,7 +53,7 @@ function bubble(i: Item): ItemView {
 function card(app: App, i: Item, withPeer: boolean): ItemView {
   const name = h("bdi", { class: "name" });
   const meta = h("span", { class: "meta" });
-  const status = h("p", { class: "status" });
+  const status = h(i.kind === "command" ? "span" : "p", { class: "status" });
   const bar = h("progress", { max: 1 });
   const preview = h("div", { class: "preview", hidden: true });
   const peer = withPeer ? h("span", { class: "peer" }, h("bdi", {}, i.dir === "out" ? w.to(shownName(i.peer)) : w.from(shownName(i.peer)))) : undefined;
@@ -55,12 +61,12 @@ function card(app: App, i: Item, withPeer: boolean): ItemView {
   const save = button(w.save, "", () => void app.save(i), "main");
   const remove = button(w.remove, "", () => void app.remove(i));
   const stop = h("button", { type: "button", class: "quiet icon-only", onclick: () => i.stop?.() }, icon("close"));
-  const arrow = h("span", { class: "kind" }, icon(i.kind), icon(i.dir === "out" ? "up" : "inn", "arrow"));
+  const drawing = h("span", { class: "kind" }, icon(i.kind), icon(i.dir === "out" ? "up" : "inn", "arrow"));
+  const sub = h("p", { class: "sub" }, peer, meta, time(i), i.kind === "command" && status);
   const actions = h("div", { class: "actions" }, save, again, remove);
   const el = h("li", { class: `card ${i.dir} ${i.kind}` },
-    arrow,
-    h("div", { class: "what" }, h("p", { class: "line" }, name, meta), h("p", { class: "sub" }, peer, time(i))),
-    stop, bar, status, preview, actions);
+    drawing, h("div", { class: "what" }, h("p", { class: "line" }, name), sub), stop,
+    h("div", { class: "rest" }, bar, i.kind !== "command" && status, preview, actions));
   let drawn = -1;
   let showing = "";
   return {
@@ -70,7 +76,7 @@ function card(app: App, i: Item, withPeer: boolean): ItemView {
       drawn = i.rev;
       const label = title(i);
       text(name, label);
-      text(meta, i.kind === "command" ? "" : [bytes(i.size), shownName(i.type.split(";")[0] ?? "")].filter((s) => s !== "").join(" · "));
+      text(meta, i.kind === "command" ? "" : [bytes(i.size), kindOf(i)].filter((s) => s !== "").join(" · "));
       text(status, words(i, Date.now()));
       const going = i.phase !== "done" && i.phase !== "offered";
       const known = i.size > 0 && (i.moved > 0 || i.phase === "sending" || i.phase === "receiving");
