@@ -8,7 +8,7 @@ GO    ?= go
 TOOL  := $(GO) tool -modfile=tools.mod
 BIN   := bin/dian
 
-.PHONY: help build test test-go test-sim test-32 test-real sim kills soak lint generate generate-check cross fuzz races bench bench-peers clean
+.PHONY: help build test test-go test-sim test-32 test-real sim kills soak lint generate generate-check web web-check test-web cross fuzz races bench bench-peers clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -68,6 +68,15 @@ generate: ## rewrite the code generated from proto/
 generate-check: ## fail if the generated code is not fresh
 	$(MAKE) generate
 	@git diff --exit-code -- '*.pb.go' || { echo "generated code was not fresh: run make generate"; exit 1; }
+
+web: ## build the web page into internal/page/dist (Node.js 20.19 or newer)
+	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+
+web-check: web ## fail if the committed build of the web page is not fresh
+	@out=$$(git status --porcelain -- internal/page/dist); if [ -n "$$out" ]; then echo "$$out"; echo "the web page's build was not fresh: run make web and commit internal/page/dist"; exit 1; fi
+
+test-web: ## the web page in Chromium, with a relay and two people
+	./web/test/run.sh
 
 cross: ## build for every platform that we promise
 	./test/cross.sh

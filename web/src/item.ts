@@ -60,6 +60,11 @@ export function succeeded(i: Item): boolean {
   return i.phase === "done" && (i.end === "earlier" || (i.end === "result" && i.code === 0));
 }
 
+/** Whether somebody here wanted it to end without success: no failure to be alarmed by. */
+export function endedHere(i: Item): boolean {
+  return i.phase === "done" && (i.end === "cancelledHere" || i.end === "refusedHere" || (i.end === "result" && i.code === 1105 && !i.byPeer));
+}
+
 /** How it stands, or how it has ended, in words. */
 export function words(i: Item, now: number): string {
   const who = shownName(i.peer);

@@ -29,6 +29,7 @@ export async function relay(...flags) {
   }
   return {
     url: `http://${address.replace("[::]", "127.0.0.1")}/`, out: () => out,
+    /** May be called again. */
     async stop() {
       child.kill("SIGKILL");
       await ended;
@@ -57,7 +58,7 @@ export async function open(context, url, faults = []) {
   page.on("pageerror", (e) => faults.push(`page: ${e}`));
   page.on("console", (m) => {
     // A line that is cut on purpose is an error to the browser, and none to us.
-    if (m.type() === "error" && !/ERR_|WebSocket connection|status of 4(?:04|09|23)|status of 50|Cross-Origin-Opener-Policy header has been ignored/.test(m.text())) faults.push(`console: ${m.text()}`);
+    if (m.type() === "error" && !/ERR_|WebSocket connection|status of 4(?:04|09|10|23)|status of 50|Cross-Origin-Opener-Policy header has been ignored/.test(m.text())) faults.push(`console: ${m.text()}`);
   });
   await page.goto(url);
   return page;

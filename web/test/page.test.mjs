@@ -252,11 +252,18 @@ test("who signs in under the same name takes the place, and the other is told wh
 });
 
 test("who is not there is said to be, and can be tried again", async () => {
-  await alice.getByPlaceholder("Write to somebody else").fill("nobody");
-  await alice.getByPlaceholder("Write to somebody else").press("Enter");
+  await alice.getByPlaceholder("Somebody else").fill("nobody");
+  await alice.getByPlaceholder("Somebody else").press("Enter");
   await alice.locator("#message").fill("are you there?");
   await alice.locator("#message").press("Enter");
   await alice.locator(".bubble.failed", { hasText: "nobody is not online (code 603)" }).waitFor();
+});
+
+test("a relay that is gone is said to be, and when it is tried again", async () => {
+  await r.stop();
+  await bob.locator(".pill[data-line=down]").waitFor();
+  await bob.locator(".banner", { hasText: /The line is down \(.+\)\. Try \d+ (in \d+ s|is under way)/ }).waitFor();
+  assert.ok(await bob.getByRole("button", { name: "Try now" }).isVisible());
 });
 
 test("no page has complained", () => assert.deepEqual(faults, []));

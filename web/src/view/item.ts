@@ -2,7 +2,7 @@
 import type { App } from "../app.js";
 import { h, icon, put, show, text } from "../dom.js";
 import { bytes, shownName, shownText, timeOfDay } from "../format.js";
-import { succeeded, title, words, type Item } from "../item.js";
+import { endedHere, succeeded, title, words, type Item } from "../item.js";
 import { w } from "../words.js";
 
 /** The types that may be shown as pictures: none of them can hold a script (case 115). */
@@ -86,6 +86,7 @@ function card(app: App, i: Item, withPeer: boolean): ItemView {
       bar.setAttribute("aria-label", w.progressOf(label));
       bar.classList.toggle("still", i.phase === "line" || i.phase === "asking" || i.phase === "queued");
       el.classList.toggle("done", succeeded(i));
+      el.classList.toggle("ours", endedHere(i));
       el.classList.toggle("handed", succeeded(i) && i.receipt === "handed");
       el.classList.toggle("failed", i.phase === "done" && !succeeded(i));
       show(stop, going && i.stop !== undefined && i.phase !== "cancelling");

@@ -44,7 +44,7 @@ export const en = {
   unknownStatus: "status unknown",
   available: "Available",
   setBusy: "Show me as busy",
-  addPerson: "Write to somebody else",
+  addPerson: "Somebody else",
   add: "Add",
   userId: "User name",
   mayNotSee: "Your token does not list others. Type a name to write to.",

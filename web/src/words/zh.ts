@@ -41,7 +41,7 @@ export const zh: Words = {
   unknownStatus: "状态未知",
   available: "空闲",
   setBusy: "显示为忙碌",
-  addPerson: "发给其他人",
+  addPerson: "其他人",
   add: "添加",
   userId: "用户名",
   mayNotSee: "你的令牌看不到其他人。请输入对方的用户名。",
