@@ -35,6 +35,7 @@ const (
 // idle connection holds no write buffer.
 const (
 	ReadBufferBytes  = 4 << 10
+	IdleReadBytes    = 512 // for a connection behind Guarded, which reads ahead itself
 	WriteBufferBytes = batchBytes
 )
 
