@@ -17,7 +17,7 @@ import (
 // bounds puts a relay into 1 GiB and loads it in ways that it must withstand, one
 // after the other and each on a relay of its own. A healthy pair works before the
 // load and beside it: what counts is the ratio of its figures.
-func (b *bench) bounds(loads []string) error {
+func (b *bench) bounds() error {
 	fmt.Printf("\nbounds: a relay over TLS in 1 GiB; a healthy pair before the load and beside it, %d rounds each\n", b.rounds)
 	for _, load := range []struct {
 		name string
@@ -31,7 +31,7 @@ func (b *bench) bounds(loads []string) error {
 		{"300 silent connections a second", "load-flood", []string{"300"}, nil, 0},
 		{"100,000 offers that nobody answers", "load-offers", []string{"100000"}, nil, 0},
 	} {
-		if !slices.Contains(loads, strings.TrimPrefix(load.part, "load-")) {
+		if !slices.Contains(b.loads, strings.TrimPrefix(load.part, "load-")) {
 			continue
 		}
 		if err := b.bound(load.name, load.part, load.args, load.env, load.each); err != nil {
