@@ -62,6 +62,7 @@ func (b *bench) commands() {
 			one("echo, "+kind, "", func() (many, alone asker, err error) { return b.echoAskers(secure) }),
 			one("Dian, "+kind, "echo, "+kind, func() (many, alone asker, err error) { return b.dianAskers(secure) }),
 			one("NATS, "+kind, "echo, "+kind, func() (many, alone asker, err error) { return b.natsAskers(secure) }),
+			one("mosquitto, "+kind, "echo, "+kind, func() (many, alone asker, err error) { return b.mqttAskers(secure) }),
 		)
 	}
 	b.compare(t, all)

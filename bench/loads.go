@@ -176,29 +176,6 @@ func (s *loadSession) live(handle func(frame)) {
 	}
 }
 
-// loadIdle keeps N sessions and does nothing with them.
-func loadIdle(args []string) error { // URL FOLDER N
-	l, err := newLoader(args)
-	if err != nil {
-		return err
-	}
-	n, err := strconv.Atoi(args[2])
-	if err != nil {
-		return err
-	}
-	if err := many(n, 64, func(i int) error {
-		s, err := l.login(fmt.Sprintf("idle-%d", i), fmt.Sprintf("idle-place-%05d", i))
-		if err == nil {
-			go s.live(nil)
-		}
-		return err
-	}); err != nil {
-		return err
-	}
-	fmt.Println("ready")
-	select {}
-}
-
 // many does n things, a few at a time.
 func many(n, atOnce int, do func(i int) error) error {
 	var failed atomic.Pointer[error]
