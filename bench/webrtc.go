@@ -49,6 +49,7 @@ func rtcSend(args []string) error { // ADDRESS FILE
 	if err != nil {
 		return err
 	}
+	defer signal.Close() // then the receiver closes its side, too
 	f, err := os.Open(args[1])
 	if err != nil {
 		return err
