@@ -62,6 +62,7 @@ func measure(s settings, only []string, docs string) error {
 		{"bulk", b.bulk},
 		{"memory", plain(b.memory)},
 		{"commands", plain(b.commands)},
+		{"beside", b.beside},
 		{"idle", plain(b.idle)},
 		{"bounds", b.bounds},
 		{"storm", b.storm},

@@ -80,13 +80,16 @@ func natsDial(url, folder string) (*nats.Conn, error) {
 	return nats.Connect(url, nats.RootCAs(filepath.Join(folder, "tls.crt")))
 }
 
+// natsCommands is where requests go.
+const natsCommands = "bob"
+
 // natsResponder answers every request with an empty message.
 func natsResponder(args []string) error { // URL FOLDER
 	conn, err := natsDial(args[0], args[1])
 	if err != nil {
 		return err
 	}
-	if _, err := conn.Subscribe("bob", func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
+	if _, err := conn.Subscribe(natsCommands, func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
 		return err
 	}
 	if err := conn.Flush(); err != nil {
@@ -113,7 +116,7 @@ func (b *bench) natsAskers(secure bool) (many, alone asker, err error) {
 	}
 	b.atEnd(conn.Close)
 	alone = func(data []byte, done func(error)) {
-		_, err := conn.Request("bob", data, 10*time.Second)
+		_, err := conn.Request(natsCommands, data, 10*time.Second)
 		done(err)
 	}
 	waiting := newWaiting()
@@ -125,7 +128,7 @@ func (b *bench) natsAskers(secure bool) (many, alone asker, err error) {
 		return nil, nil, err
 	}
 	many = func(data []byte, done func(error)) {
-		if err := conn.PublishRequest("bob", inbox+strconv.FormatUint(waiting.add(done), 10), data); err != nil {
+		if err := conn.PublishRequest(natsCommands, inbox+strconv.FormatUint(waiting.add(done), 10), data); err != nil {
 			done(err)
 		}
 	}

@@ -21,6 +21,7 @@ const (
 	natsChunk  = 256 << 10
 	natsWindow = 32
 	natsData   = "bulk"
+	natsBob    = "bulk.bob" // requests that the receiver of files answers
 )
 
 // A natsSender sends files over a connection.
@@ -36,7 +37,8 @@ func newNATSSender(conn *nats.Conn) (*natsSender, error) {
 	return s, err
 }
 
-// send sends what r has; acked is told of each chunk that the receiver has.
+// send sends what r has, or as much as ctx allows; acked is told of each chunk that the
+// receiver has. No chunk is without its answer when it returns nil.
 func (s *natsSender) send(ctx context.Context, r io.Reader, acked func(bytes int)) error {
 	chunk := make([]byte, natsChunk)
 	free := natsWindow
@@ -46,8 +48,8 @@ func (s *natsSender) send(ctx context.Context, r io.Reader, acked func(bytes int
 			free++
 			acked(natsChunk)
 			return nil
-		case <-ctx.Done():
-			return ctx.Err()
+		case <-time.After(10 * time.Second):
+			return errors.New("NATS: the receiver does not answer")
 		}
 	}
 	for {
@@ -55,6 +57,9 @@ func (s *natsSender) send(ctx context.Context, r io.Reader, acked func(bytes int
 			if err := wait(); err != nil {
 				return err
 			}
+		}
+		if ctx.Err() != nil {
+			r = io.LimitReader(r, 0)
 		}
 		n, err := io.ReadFull(r, chunk)
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -92,7 +97,7 @@ func natsSend(args []string) error { // URL FOLDER FILE
 	return s.send(context.Background(), f, func(int) {})
 }
 
-// natsReceive writes one file after the other to FILE and answers requests at bob.
+// natsReceive writes one file after the other to FILE and answers requests at natsBob.
 func natsReceive(args []string) error { // URL FOLDER FILE
 	conn, err := natsDial(args[0], args[1])
 	if err != nil {
@@ -126,7 +131,7 @@ func natsReceive(args []string) error { // URL FOLDER FILE
 	}); err != nil {
 		return err
 	}
-	if _, err := conn.Subscribe("bob", func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
+	if _, err := conn.Subscribe(natsBob, func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
 		return err
 	}
 	if err := conn.Flush(); err != nil {
