@@ -36,6 +36,9 @@ for ((round = 1; round <= count; round++)); do
 	echo "round $round of $count" >&2
 done
 
+for side in base now; do
+	grep -q '^Benchmark' "$dir/$side.txt" 2>/dev/null || { echo "no benchmark of $packages matches $bench on side $side" >&2; exit 2; }
+done
 cd bench
 go tool benchstat "base=$dir/base.txt" "now=$dir/now.txt"
 # In CSV a row is name, base, its interval, now, its interval, change, p; "~" is no change.

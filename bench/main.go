@@ -64,6 +64,9 @@ func measure(s settings, only []string, docs string) error {
 		{"commands", plain(b.commands)},
 		{"beside", b.beside},
 		{"idle", plain(b.idle)},
+		{"transfers", b.transfers},
+		{"sessions", plain(b.sessionsLatency)},
+		{"files", b.smallFiles},
 		{"bounds", b.bounds},
 		{"storm", b.storm},
 	} {
@@ -92,6 +95,8 @@ var parts = map[string]func(args []string) error{
 	"bare-relay":     bareRelay,
 	"bare-send":      bareSend,
 	"bare-receive":   bareReceive,
+	"crowd-receive":  crowdReceive,
+	"crowd-send":     crowdSend,
 	"dian-responder": dianResponder,
 	"echo-relay":     echoRelay,
 	"echo-responder": echoResponder,

@@ -137,7 +137,15 @@ type process struct {
 
 // start runs a program; line reads its standard output.
 func (b *bench) start(program string, args ...string) (*process, error) {
+	return b.startReading(nil, program, args...)
+}
+
+// startReading runs a program whose standard input is in.
+func (b *bench) startReading(in *os.File, program string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(program, args...)}
+	if in != nil {
+		p.cmd.Stdin = in
+	}
 	p.cmd.Stderr = &p.stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
