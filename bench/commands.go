@@ -155,8 +155,9 @@ func benchClient(url, dir, user string, opts ...dian.Option) (*dian.Client, erro
 // dianResponder takes commands and files as bob until it is killed.
 func dianResponder(args []string) error { // URL FOLDER RECEIVE
 	client, err := benchClient(args[0], args[1], "bob", dian.WithReceiveDir(args[2]), dian.WithHandler(dian.Handler{
-		NotifyCmdData:  func(dian.CmdData) {},
-		NotifyFileData: func(f dian.FileData) { os.Remove(f.Path) },
+		NotifyCmdData:    func(dian.CmdData) {},
+		NotifyBufferData: func(dian.BufferData) {},
+		NotifyFileData:   func(f dian.FileData) { os.Remove(f.Path) },
 	}))
 	if err != nil {
 		return err

@@ -67,6 +67,7 @@ func measure(s settings, only []string, docs string) error {
 		{"transfers", b.transfers},
 		{"sessions", plain(b.sessionsLatency)},
 		{"files", b.smallFiles},
+		{"network", plain(b.network)},
 		{"bounds", b.bounds},
 		{"storm", b.storm},
 	} {
@@ -101,6 +102,7 @@ var parts = map[string]func(args []string) error{
 	"echo-relay":     echoRelay,
 	"echo-responder": echoResponder,
 	"bare-accept":    bareAccept,
+	"link":           linkProxy,
 	"load-bare":      loadRaw(openBare),
 	"load-idle":      loadRaw(openDian),
 	"load-mqtt":      loadRaw(openMQTT),

@@ -34,6 +34,12 @@ func (b *bench) startRelay(secure bool) (*relay, error) {
 	return r, waitListening(addr)
 }
 
+// addr is where it listens.
+func (r *relay) addr() string {
+	_, addr, _ := strings.Cut(r.url, "//")
+	return addr
+}
+
 // as are the flags with which a client of the relay is user.
 func (r *relay) as(user string) []string {
 	args := []string{"--server", r.url, "--user", user}
