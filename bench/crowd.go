@@ -55,7 +55,7 @@ func (b *bench) transfers() error {
 		if n == 1 {
 			limit = ""
 		}
-		all = append(all, contestant{fmt.Sprintf("%d at once", n), limit, func() (func() (figuresOf, error), error) {
+		all = append(all, contestant{count(n) + " at once", limit, func() (func() (figuresOf, error), error) {
 			return func() (figuresOf, error) {
 				start := time.Now()
 				fmt.Fprintf(tell, "%d %s\n", n, file)
@@ -149,7 +149,7 @@ func (b *bench) sessionsLatency() {
 	const none = "no others"
 	var all []contestant
 	for _, n := range []int{0, b.sessions / 10, b.sessions / 2, b.sessions} {
-		name, limit := fmt.Sprintf("%s sessions", number(float64(n))), none
+		name, limit := fmt.Sprintf("%s sessions", count(n)), none
 		if n == 0 {
 			name, limit = none, ""
 		}

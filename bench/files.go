@@ -39,7 +39,7 @@ func (b *bench) smallFiles() error {
 	}
 	const plain = "write and fsync, one by one"
 	t := &table{
-		Name: "files", Title: fmt.Sprintf("%s files of %d KiB to a disk", number(float64(b.files)), smallFile>>10),
+		Name: "files", Title: fmt.Sprintf("%s files of %d KiB to a disk", count(b.files), smallFile>>10),
 		Columns: []column{{Name: "files/s", Ratio: "÷ " + plain}},
 		Notes: []string{
 			fmt.Sprintf("From tmpfs to %s (%s). Each file is on the disk when it counts: Dian reports a file when it is flushed and renamed.", b.disk, kind),

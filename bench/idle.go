@@ -18,7 +18,7 @@ import (
 // another process; an SDK would be too large to have 10,000 of.
 func (b *bench) idle() {
 	half, all := b.sessions/2, b.sessions
-	name := func(n int) string { return fmt.Sprintf("KiB each at %s", number(float64(n))) }
+	name := func(n int) string { return fmt.Sprintf("KiB each at %s", count(n)) }
 	t := &table{
 		Name: "idle", Title: "Idle sessions over TLS", Cold: true,
 		Columns: []column{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -114,7 +115,11 @@ func (l *loader) login(user, instance string) (*loadSession, error) {
 	}
 	at := *l.base
 	at.Scheme, at.Path = "ws", "/v1/session" // TLS is done
-	ws, _, err := websocket.NewClient(conn, &at, http.Header{"Sec-WebSocket-Protocol": {"dian.v1.json"}}, 1024, 1024)
+	dialer := websocket.Dialer{
+		NetDialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		ReadBufferSize: 1024, WriteBufferSize: 1024,
+	}
+	ws, _, err := dialer.Dial(at.String(), http.Header{"Sec-WebSocket-Protocol": {"dian.v1.json"}})
 	if err != nil {
 		conn.Close()
 		return nil, err

@@ -20,6 +20,7 @@ func natsServer(args []string) error { // PORT FOLDER ("": no TLS) [STORE for Je
 		return err
 	}
 	o := &server.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true}
+	o.TLSTimeout, o.AuthTimeout = 30, 60 // seconds; 64 handshakes at once take longer than 2 s on a small, busy machine
 	if args[1] != "" {
 		o.TLS = true
 		if o.TLSConfig, err = server.GenTLSConfig(&server.TLSConfigOpts{
