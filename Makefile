@@ -8,7 +8,7 @@ GO    ?= go
 TOOL  := $(GO) tool -modfile=tools.mod
 BIN   := bin/dian
 
-.PHONY: help build test test-go test-sim test-32 test-real sim kills soak lint generate generate-check cross fuzz races bench bench-peers clean
+.PHONY: help build test test-go test-sim test-32 test-real sim kills soak lint generate generate-check cross fuzz races bench bench-compare clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -72,8 +72,12 @@ generate-check: ## fail if the generated code is not fresh
 cross: ## build for every platform that we promise
 	./test/cross.sh
 
-bench: ## speed and memory beside a bare relay and NATS, five rounds (ROUNDS=5, GIB=1)
-	cd bench && $(GO) run . -rounds $${ROUNDS:-5} -gib $${GIB:-1}
+BENCH_ONLY := bulk,memory,commands,beside,idle,transfers,sessions,files,network
+bench: ## Dian beside its limits and peers, into docs/performance.*; about an hour (ROUNDS=5, GIB=1, ONLY=bulk,commands)
+	cd bench && $(GO) run . -write ../docs -rounds $${ROUNDS:-5} -gib $${GIB:-1} -only $${ONLY:-$(BENCH_ONLY)}
+
+bench-compare: ## are the micro-benchmarks slower than at the commit BASE? (COUNT=10, PACKAGES=, BENCH=.)
+	./bench/compare.sh $${BASE:-main}
 
 clean:
 	rm -rf bin dist
