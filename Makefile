@@ -18,8 +18,7 @@ build: ## build bin/dian
 
 test: ## all that a change must pass, except the cross builds and generated files
 	./test/setup.sh
-	$(MAKE) lint test-go test-sim fuzz
-	$(MAKE) --output-sync=target -j2 test-32 test-real # the second mostly waits
+	$(MAKE) lint test-go test-sim test-32 test-real fuzz FUZZTIME=1s
 
 lint: ## gofmt, vet, go fix, staticcheck, buf lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
