@@ -132,8 +132,10 @@ type Link struct {
 	control bucket
 	woken   []*Link // whose writers are woken when it has handled all that has come
 	asking  bool    // the connection tells when that is; otherwise it is each message
-	// Owned by the writer.
-	sent time.Time // when something was written last
+	// Owned by who writes: the writer, or somebody who writes in its place.
+	writing sync.Mutex // first of the two mutexes
+	sent    time.Time  // when something was written last
+	calm    *calm
 }
 
 // New makes a Link of a connection whose login is done. It works once Run is
@@ -148,6 +150,7 @@ func New(conn *websocket.Conn, cfg Config) *Link {
 		done: make(chan struct{}),
 	}
 	l.sent = l.born
+	l.calm = calmOf(rawConn(conn))
 	l.control = bucket{tokens: controlBurst, at: l.born}
 	conn.SetReadLimit(wire.MessageBytes)
 	conn.SetReadDeadline(time.Time{}) // the watch takes over

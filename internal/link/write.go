@@ -113,7 +113,10 @@ func (l *Link) writeLoop() {
 			// takes all of it.
 			runtime.Gosched()
 		case <-heartbeat.C:
-			if idle := time.Since(l.sent); idle < l.cfg.Heartbeat {
+			l.writing.Lock()
+			idle := time.Since(l.sent)
+			l.writing.Unlock()
+			if idle < l.cfg.Heartbeat {
 				heartbeat.Reset(l.cfg.Heartbeat - idle)
 				continue
 			}
@@ -125,7 +128,9 @@ func (l *Link) writeLoop() {
 			heartbeat.Reset(l.cfg.Heartbeat)
 		}
 		for {
-			ended, err := l.writeQueued()
+			l.writing.Lock()
+			ended, err := l.writeQueued(0)
+			l.writing.Unlock()
 			if err == websocket.ErrCloseSent {
 				return // by gorilla, for a broken message: the reader is ending the link
 			}
@@ -143,6 +148,46 @@ func (l *Link) writeLoop() {
 	}
 }
 
+// nowBytes is the largest that somebody writes in the writer's place, and soonAfter
+// the time after a write in which the writer does it, who gathers what comes.
+const (
+	nowBytes  = 4 << 10
+	soonAfter = 100 * time.Microsecond
+)
+
+// Push is Send for who is alone with what it sends, and in a hurry: it writes at once
+// in the writer's place, which saves waking it, if that is sure not to wait for the
+// peer. Who pushes in quick succession lets the writer gather.
+func (l *Link) Push(f *wire.Frame) error {
+	idle, err := l.queue(f, true)
+	if err == nil && idle {
+		l.flush(soonAfter)
+	}
+	return err
+}
+
+// flush gets what is queued on its way: by itself if it is little, nobody else is
+// writing, the last write is some time ago and the connection takes it without a
+// wait; otherwise it wakes the writer.
+func (l *Link) flush(ago time.Duration) {
+	if !l.writing.TryLock() {
+		l.wakeWriter()
+		return
+	}
+	var err error
+	if (ago == 0 || time.Since(l.sent) > ago) && l.calm.is() {
+		_, err = l.writeQueued(nowBytes)
+	}
+	l.writing.Unlock()
+	switch {
+	case err == websocket.ErrCloseSent: // as in writeLoop
+	case err != nil:
+		l.kill(fmt.Errorf("link: write: %w", err))
+	case !l.idle():
+		l.wakeWriter()
+	}
+}
+
 func (l *Link) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -150,9 +195,14 @@ func (l *Link) idle() bool {
 }
 
 // writeQueued writes all that is queued at its beginning. In an orderly end it
-// adds the last frame and the close, and reports that it is over.
-func (l *Link) writeQueued() (ended bool, err error) {
+// adds the last frame and the close, and reports that it is over. With most > 0 it
+// does nothing if there is more to do than one message of so many bytes.
+func (l *Link) writeQueued(most int) (ended bool, err error) {
 	l.mu.Lock()
+	if most > 0 && (l.err != nil || l.pong || l.wsPong != nil || l.out.messages() != 1 || l.out.size() > most) {
+		l.mu.Unlock()
+		return false, nil
+	}
 	if l.pong {
 		l.pong = false
 		l.ownLocked(pongFrame)
