@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { browser, open, pages } from "./browser.mjs";
-import { content, dian, folder, relay, run, sha256, token, until } from "./lib.mjs";
+import { after, content, dian, folder, relay, run, sha256, token, until } from "./lib.mjs";
 
 const middle = 1 << 20; // bytes after which a transfer is in its middle
 const seen = (page, event, sendId) => page.evaluate(([e, i]) => seen(e, i), [event, sendId]);
@@ -39,7 +39,7 @@ test("the SDK in Chromium", async (t) => {
   }));
   const into = join(dir, "into");
   const listen = run(dian, ["listen", "--user", "gopher", "--server", r.url, "--json", "--dir", into]);
-  t.after(() => listen.stop());
+  after(t, () => listen.stop());
 
   await t.test("all three kinds go between two pages and the CLI, both ways, 300 MiB with the same hash", async () => {
     const [a, b] = [await page(), await page()];

@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Code, codeOf, connect, DianError } from "../dist/index.node.js";
-import { folder, gather, relay, run, token, until, dian } from "./lib.mjs";
+import { after, folder, gather, relay, run, token, until, dian } from "./lib.mjs";
 
 const login = async (t, r, user, options = {}) => {
   const c = await connect(r.url, { token: token(user), receiveDir: await folder(t), ...options });
-  t.after(() => c.close());
+  after(t, () => c.close());
   return c;
 };
 
@@ -101,7 +101,7 @@ test("commands go to and from the CLI", async (t) => {
   assert.equal(await run(dian, ["cmd", "--user", "alice", "--server", r.url, "bob", "from go 点"]).ended, 0);
   assert.deepEqual([cmds.list[0].source, cmds.list[0].text()], ["alice", "from go 点"]);
   const listen = run(dian, ["listen", "--user", "carol", "--server", r.url, "--json", "--dir", await folder(t)]);
-  t.after(() => listen.stop());
+  after(t, () => listen.stop());
   const sent = await bob.sendCmd("carol", "from js", { waitForPeer: 20_000 });
   assert.equal(sent.code, 0);
   assert.match(await listen.line((l) => l.includes('"cmd"')), /from js/);
