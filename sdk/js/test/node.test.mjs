@@ -94,6 +94,23 @@ test("a handler's reply and error reach the sender; what nobody handles is refus
   assert.deepEqual(many.map((m) => new TextDecoder().decode(m.reply)), Array.from({ length: 300 }, (_, i) => `alice:${i}:`));
 });
 
+test("an application's bug in a listener or a hook stops nothing else", async (t) => {
+  const r = await relay(t);
+  const faults = [];
+  globalThis.reportError = (e) => faults.push(e.message); // as in a browser; Node has none
+  after(t, () => void delete globalThis.reportError);
+  const got = [];
+  const bob = await login(t, r, "bob", { acceptFile: () => { throw new Error("hook"); } });
+  bob.on("cmdData", () => { throw new Error("listener"); });
+  bob.on("cmdData", (c) => got.push(c.text()));
+  const alice = await login(t, r, "alice", { sendOnly: true });
+  assert.equal((await alice.sendCmd("bob", "1")).code, 0);
+  assert.equal((await alice.sendFile("bob", new Blob(["x"])).result).code, Code.internal);
+  assert.equal((await alice.sendCmd("bob", "2")).code, 0);
+  await until(() => got.length === 2 && faults.length === 3);
+  assert.deepEqual(faults.sort(), ["hook", "listener", "listener"]);
+});
+
 test("commands go to and from the CLI", async (t) => {
   const r = await relay(t);
   const bob = await login(t, r, "bob");

@@ -268,8 +268,7 @@ export class Sender {
       this.#accepted = this.#everyone = true;
       this.#drop("offer");
     }
-    this.transfer = e.transfer;
-    this.url = e.url;
+    [this.transfer, this.url] = [e.transfer, e.url];
     if (this.instance === undefined || !same(this.instance, e.instance)) this.instance = e.instance;
     if (this.#withdrawing) {
       this.#out.push({ do: "cancel" }); // it crossed the first one
