@@ -14,7 +14,7 @@ import type { ContentDigest, ReceiverAction, ReceiverEvent, ReceiverVerdict } fr
 import { AnswerSchema, create, Decision, ReceivedSchema, Receipt, StandingSchema, TransferState, VerdictSchema, type Body } from "./wire.js";
 
 const tellEvery = 125; // ms between two receiveProgress of one transfer
-const markEvery = 2_000; // ms between two marks of a part, off the hot path
+const markEvery = 1_000; // ms between two marks of a part, off the hot path
 const yieldAfter = 15_000; // ms after which a lane lets another one of this origin go on
 const idleSlack = 30_000;
 
