@@ -8,7 +8,7 @@ GO    ?= go
 TOOL  := $(GO) tool -modfile=tools.mod
 BIN   := bin/dian
 
-.PHONY: help build test test-go test-sim test-32 test-real sim kills soak lint generate generate-check cross fuzz races bench bench-compare clean
+.PHONY: help build test test-go test-sim test-32 test-real test-js sim kills soak lint generate generate-check cross fuzz races bench bench-compare clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -18,7 +18,7 @@ build: ## build bin/dian
 
 test: ## all that a change must pass, except the cross builds and generated files
 	./test/setup.sh
-	$(MAKE) lint test-go test-sim test-32 test-real fuzz FUZZTIME=1s
+	$(MAKE) lint test-go test-sim test-32 test-real test-js fuzz FUZZTIME=1s
 
 lint: ## gofmt, vet, go fix, staticcheck, buf lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
@@ -49,6 +49,9 @@ test-real: ## curl, tus-js-client, proxies, TLS, kill -9: real programs side by 
 	cd test && $(GO) vet ./... && $(GO) test -count=1 -parallel 48 -timeout 20m ./...
 	@[ "$$(id -u)" -eq 0 ] || echo "NOT RUN, because it needs root: full disks, lost packets, moving lines, a name server that is down (cases 75, 88, 91, 93)"
 
+test-js: ## the TypeScript SDK: shared vectors, Node and Chromium, beside relay and CLI
+	./sdk/js/test/run.sh
+
 kills: ## kill -9 of relay, listener and sender, KILLS=1000 times each; takes about 22 minutes (LANES=5, DIAN_SEED=)
 	cd test && DIAN_KILLS=$${KILLS:-1000} DIAN_LANES=$${LANES:-5} $(GO) test -count=1 -v -timeout 3h -run TestKillStorm .
 
@@ -63,10 +66,11 @@ races: ## file-system races: RACES operations of the inbox while others swap wha
 
 generate: ## rewrite the code generated from proto/
 	$(TOOL) buf generate
+	cd sdk/js && npm ci --no-audit --no-fund --loglevel=error && PATH="$$PWD/node_modules/.bin:$$PATH" npm run --silent generate
 
 generate-check: ## fail if the generated code is not fresh
 	$(MAKE) generate
-	@git diff --exit-code -- '*.pb.go' || { echo "generated code was not fresh: run make generate"; exit 1; }
+	@git diff --exit-code -- '*.pb.go' sdk/js/src/gen || { echo "generated code was not fresh: run make generate"; exit 1; }
 
 cross: ## build for every platform that we promise
 	./test/cross.sh
