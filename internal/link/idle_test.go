@@ -35,6 +35,7 @@ func TestSendByGathers(t *testing.T) {
 				t.Fatalf("asking = %v, want %v", by.asking, tells)
 			}
 			byEnd := run(t, by)
+			synctest.Wait() // until both are in service
 			var frames []*wire.Frame
 			var bytes []byte
 			for i := range int64(n) {

@@ -98,53 +98,74 @@ func (l *Link) ownLocked(f *wire.Frame) {
 	l.cfg.Room.Take(l.out.size()-was, true)
 }
 
-// writeLoop writes what is queued until the link ends, and a Ping when there was
-// nothing to write for the heartbeat.
-func (l *Link) writeLoop() {
-	defer l.leave()
-	heartbeat := time.NewTimer(l.cfg.Heartbeat)
-	defer heartbeat.Stop()
+// wakeWriter sees that what is queued is written: by the writer that is at it, or by
+// a new one. An idle link has none.
+func (l *Link) wakeWriter() {
+	l.mu.Lock()
+	begin := l.running && !l.atWork && !l.wrote
+	l.atWork = l.atWork || begin
+	l.mu.Unlock()
+	if begin {
+		go l.write()
+	}
+}
+
+// write is the writer: it writes until nothing is queued, or the link's end.
+func (l *Link) write() {
+	// Whoever woke us is often about to send more: let it, so that one write takes
+	// all of it.
+	runtime.Gosched()
 	for {
-		select {
-		case <-l.stop:
-			return
-		case <-l.wake:
-			// Whoever woke us is often about to send more: let it, so that one write
-			// takes all of it.
-			runtime.Gosched()
-		case <-heartbeat.C:
-			l.writing.Lock()
-			idle := time.Since(l.sent)
-			l.writing.Unlock()
-			if idle < l.cfg.Heartbeat {
-				heartbeat.Reset(l.cfg.Heartbeat - idle)
-				continue
-			}
-			l.mu.Lock()
-			if l.err == nil {
-				l.ownLocked(pingFrame)
-			}
+		l.writing.Lock()
+		over, err := l.writeQueued(0)
+		l.writing.Unlock()
+		// ErrCloseSent is gorilla's, for a broken message: the reader is ending the link.
+		if err != nil && err != websocket.ErrCloseSent {
+			l.kill(fmt.Errorf("link: write: %w", err))
+		}
+		l.mu.Lock()
+		if over || err != nil || l.dead {
+			l.wroteLocked()
+		}
+		if l.wrote || l.idleLocked() {
+			l.atWork = false
 			l.mu.Unlock()
-			heartbeat.Reset(l.cfg.Heartbeat)
+			return
 		}
-		for {
-			l.writing.Lock()
-			ended, err := l.writeQueued(0)
-			l.writing.Unlock()
-			if err == websocket.ErrCloseSent {
-				return // by gorilla, for a broken message: the reader is ending the link
-			}
-			if err != nil {
-				l.kill(fmt.Errorf("link: write: %w", err))
-				return
-			}
-			if ended {
-				return
-			}
-			if l.idle() {
-				break
-			}
-		}
+		l.mu.Unlock()
+	}
+}
+
+// wroteLocked says that nothing is written any more.
+func (l *Link) wroteLocked() {
+	if !l.wrote {
+		l.wrote = true
+		close(l.written)
+	}
+}
+
+// beat is the function of the heartbeat's timer: it queues a Ping when there was
+// nothing to write for so long.
+func (l *Link) beat() {
+	idle := time.Duration(0) // as long as somebody writes
+	if l.writing.TryLock() {
+		idle = time.Since(l.sent)
+		l.writing.Unlock()
+	}
+	l.mu.Lock()
+	if l.dead || l.status != 0 {
+		l.mu.Unlock()
+		return
+	}
+	ping := idle >= l.cfg.Heartbeat
+	if ping {
+		l.ownLocked(pingFrame)
+		idle = 0
+	}
+	l.heartbeat.Reset(l.cfg.Heartbeat - idle)
+	l.mu.Unlock()
+	if ping {
+		l.wakeWriter()
 	}
 }
 
@@ -180,7 +201,7 @@ func (l *Link) flush(ago time.Duration) {
 	}
 	l.writing.Unlock()
 	switch {
-	case err == websocket.ErrCloseSent: // as in writeLoop
+	case err == websocket.ErrCloseSent: // as in write
 	case err != nil:
 		l.kill(fmt.Errorf("link: write: %w", err))
 	case !l.idle():
@@ -191,6 +212,10 @@ func (l *Link) flush(ago time.Duration) {
 func (l *Link) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.idleLocked()
+}
+
+func (l *Link) idleLocked() bool {
 	return l.out.frames == 0 && !l.pong && l.wsPong == nil && l.status == 0
 }
 
