@@ -3,7 +3,6 @@ package server
 import (
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/dian-im/dian/internal/wire"
 )
@@ -51,13 +50,15 @@ func (s *Server) authenticate(r *http.Request) (claims, *wire.Error) {
 	if no := s.quota.knock(from); no != nil {
 		return claims{}, no
 	}
-	c, no := s.keys.verify(token, time.Now())
+	c, no := s.verify(token, at)
 	c.address = addressText(at)
 	if no != nil {
 		s.audit.refusedLogin(claims{address: c.address}, "request", no.Code)
 		return c, no
 	}
 	s.quota.admitted(from)
-	doorOf(r.Context()).vouch()
+	d := doorOf(r.Context())
+	d.vouch()
+	s.lines.own(d, c.App, c.User)
 	return c, nil
 }

@@ -33,6 +33,17 @@ type Config struct {
 	// DevConfig is allowed, and a listener that others could reach is not.
 	Dev bool
 
+	// Room, with Dev, is for showing it to the people in one room: the listener may be
+	// one that others reach, and who comes from another machine needs an invitation.
+	Room *Room
+
+	// DevRestart, with Dev, lets whoever is logged in at the page restart the server:
+	// Serve then returns ErrRestart.
+	DevRestart bool
+
+	// NoPage leaves the web page at / away.
+	NoPage bool
+
 	// Origins are the web origins, such as "https://app.example.com", whose
 	// pages may use this server, besides its own.
 	Origins []string
@@ -172,6 +183,9 @@ func (c *Config) Check() error {
 	if err := c.checkOrigins(); err != nil {
 		return err
 	}
+	if !c.Dev && (c.Room != nil || c.DevRestart) {
+		return errors.New("dev: a Room and DevRestart are for dev mode alone")
+	}
 	if c.PublicURL != "" {
 		u, err := url.Parse(c.PublicURL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
@@ -218,9 +232,29 @@ func (c *Config) loadKeys() (map[string]*appKeys, error) {
 				}
 			}
 		}
+		if err := c.addRoom(app.ID, keys); err != nil {
+			return nil, fmt.Errorf("%s.keys: %w", at, err)
+		}
 		apps[app.ID] = keys
 	}
 	return apps, nil
+}
+
+// addRoom lets the tokens of c's Room in.
+func (c *Config) addRoom(app string, keys *appKeys) error {
+	if !c.Dev || c.Room == nil || app != DevApp {
+		return nil
+	}
+	loaded, err := c.Room.key.load()
+	if err != nil {
+		return err
+	}
+	for _, k := range loaded {
+		if err := keys.add(k, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // add takes one more key in.
@@ -295,7 +329,7 @@ func (c *Config) checkOrigins() error {
 // a name of the own machine too: a page whose name was pointed to 127.0.0.1 is of
 // the same origin as far as its browser knows (case 114).
 func (c *Config) allowsOrigin(r *http.Request) bool {
-	if c.Dev && !loopbackHost(r.Host) {
+	if c.Dev && !loopbackHost(r.Host) && !(c.Room != nil && roomHost(r)) {
 		return false
 	}
 	values := r.Header.Values("Origin")

@@ -25,6 +25,7 @@ type configFile struct {
 	MetricsListen string  `yaml:"metrics_listen"`
 	TLS           tlsFile `yaml:"tls"`
 
+	NoPage    bool     `yaml:"no_page"`
 	PublicURL string   `yaml:"public_url"`
 	Origins   []string `yaml:"origins"`
 	AnyOrigin bool     `yaml:"any_origin"`
@@ -148,8 +149,8 @@ func (f configFile) settings() Config {
 	return Config{
 		Audit: f.Audit.settings(), Admin: f.Admin.settings(), RevocationsFile: f.Admin.RevocationsFile,
 		Listen: f.Listen, MetricsListen: f.MetricsListen,
-		TLS:       TLS{CertFile: f.TLS.Cert, KeyFile: f.TLS.Key, ClientCAFile: f.TLS.ClientCA},
-		PublicURL: f.PublicURL, Origins: f.Origins, AnyOrigin: f.AnyOrigin,
+		TLS:    TLS{CertFile: f.TLS.Cert, KeyFile: f.TLS.Key, ClientCAFile: f.TLS.ClientCA},
+		NoPage: f.NoPage, PublicURL: f.PublicURL, Origins: f.Origins, AnyOrigin: f.AnyOrigin,
 		Heartbeat: time.Duration(f.Heartbeat), LoginWait: time.Duration(f.LoginWait),
 		ResumeWindow: time.Duration(f.ResumeWindow), OfferWait: time.Duration(f.OfferWait),
 		HTTPOfferWait: time.Duration(f.HTTPOfferWait), CommandWait: time.Duration(f.CommandWait),

@@ -135,6 +135,7 @@ func (d *door) admit(conn net.Conn) *doorConn {
 		c.leave()
 		return d.refuse(nil, scopeAll)
 	}
+	d.srv.lines.add(c)
 	return c
 }
 
@@ -250,6 +251,7 @@ func (c *doorConn) Close() error {
 }
 
 func (c *doorConn) leave() {
+	c.door.srv.lines.remove(c)
 	c.door.mu.Lock()
 	c.door.vouchLocked(c)
 	c.door.mu.Unlock()

@@ -111,7 +111,9 @@ func (ts *transfers) serveDown(w http.ResponseWriter, r *http.Request) {
 		gone()
 		return
 	}
-	doorOf(r.Context()).vouch()
+	door := doorOf(r.Context())
+	door.vouch()
+	ts.srv.lines.own(door, t.what.App, t.what.Target)
 	if state.Ended() {
 		writeProblemStatus(w, http.StatusGone, code, "the transfer has ended")
 		return

@@ -76,9 +76,9 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interv
 // Serve accepts connections on ln until ctx ends, then shuts the server down and
 // returns. It speaks TLS if the Config names a certificate, and serves HTTP/1.1
 // and, with TLS, HTTP/2. The error is nil if ctx ended it, even if the shutdown
-// had to cut off what ran too long. ln is closed.
+// had to cut off what ran too long, and ErrRestart if its page did. ln is closed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	if s.cfg.Dev {
+	if s.cfg.Dev && s.cfg.Room == nil {
 		if err := CheckDevAddress(ln.Addr()); err != nil {
 			ln.Close()
 			return err
@@ -125,6 +125,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	})
 	select {
 	case <-ctx.Done():
+	case <-s.crashed:
+		web.Close()
 	case <-served: // the listener broke; what runs is ended all the same
 	}
 	// Lanes may still come for the transfers that run, so the listener stays open
@@ -140,5 +142,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		web.Close()
 	}
 	serving.Wait()
+	if s.hasCrashed() {
+		return ErrRestart
+	}
 	return failed
 }

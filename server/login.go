@@ -182,6 +182,7 @@ func (s *Server) serveConn(v visit, loginOver func()) {
 	s.logins.remove(v.conn)
 	loginOver()
 	v.door.vouch()
+	s.lines.own(v.door, sess.app, sess.user)
 	sess.run()
 }
 
@@ -220,7 +221,7 @@ func (s *Server) login(v visit, hello *wire.Hello, who *claims) (_ *session, ref
 	if hello.LastEpoch > maxEpoch {
 		return nil, &wire.Error{Code: wire.BadParameter, Detail: "last_epoch was never given"}
 	}
-	token, refusal := s.keys.verify(hello.Token, time.Now())
+	token, refusal := s.verify(hello.Token, v.addr)
 	if refusal != nil {
 		return nil, refusal
 	}

@@ -34,8 +34,13 @@ func (s *Server) routes() *http.ServeMux {
 		handle("GET /metrics", s.MetricsHandler().ServeHTTP)
 	}
 	s.transfers.routes(mux)
+	s.pageRoutes(handle)
 	return mux
 }
+
+// answerPolicy keeps whatever is opened as a page from being one (case 120). The web page
+// has its own.
+const answerPolicy = "default-src 'none'; frame-ancestors 'none'; sandbox"
 
 // ServeHTTP serves every route of docs/protocol.md §9. All errors are problem
 // documents, those of unknown routes too.
@@ -53,6 +58,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer") // a down-lane's URL may hold its ticket
+	h.Set("Content-Security-Policy", answerPolicy)
 	if answered := s.cors(w, r); answered {
 		return
 	}

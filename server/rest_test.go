@@ -40,7 +40,7 @@ func TestStatusesFollowTheTable(t *testing.T) { // docs/protocol.md §9
 
 func TestUnknownRoutesAreProblems(t *testing.T) { // case 14
 	r := tcpRelay(t)
-	for _, path := range []string{"/", "/v1", "/v2/session", "/v1/users/", "/v1/users/a/b/c", "/v1//users",
+	for _, path := range []string{"/index.php", "/v1", "/v2/session", "/v1/users/", "/v1/users/a/b/c", "/v1//users",
 		"/v1/../metrics", "/v1/./users", "/debug/pprof/", "/admin"} {
 		resp, body := r.do("GET", path, "", nil)
 		wantProblem(t, resp, body, http.StatusNotFound, wire.BadParameter)

@@ -38,6 +38,7 @@ type Server struct {
 	quota       quota
 	commands    commands
 	logins      logins
+	lines       *lines      // nil unless in dev mode
 	certificate certificate // of Serve's listener
 	adminToken  atomic.Pointer[Secret]
 
@@ -46,6 +47,9 @@ type Server struct {
 	closed   bool                  // guarded by mu: no more goroutines
 	sessions map[*session]struct{} // guarded by mu
 	running  sync.WaitGroup        // the goroutines of start
+
+	crashOnce sync.Once
+	crashed   chan struct{} // closed by crash
 
 	shutdown sync.Once
 	ended    chan struct{} // closed when Shutdown is through
@@ -66,7 +70,11 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, log: cfg.Logger, keys: keys, id: rand.Uint64(),
 		dir: newDirectory(), presence: newPresence(),
 		sessions: map[*session]struct{}{},
+		crashed:  make(chan struct{}),
 		ended:    make(chan struct{}),
+	}
+	if cfg.Dev {
+		s.lines = newLines()
 	}
 	s.logins.init()
 	s.quota.init(&cfg)
@@ -280,13 +288,21 @@ func (s *Server) stop(ctx context.Context) error {
 	s.ending = true
 	s.mu.Unlock()
 	s.log.Info("stopping", "sessions", len(s.all()), "grace", s.cfg.ShutdownGrace)
+	if s.hasCrashed() {
+		return s.close(ctx, 0)
+	}
 	goAway := &wire.Frame{Body: &wire.Frame_GoAway{GoAway: &wire.GoAway{DelayMs: uint32(goAwayDelay.Milliseconds())}}}
 	for _, sess := range s.all() {
 		_ = sess.send(goAway)
 	}
+	return s.close(ctx, s.cfg.ShutdownGrace)
+}
+
+// close ends everything, after at most so long for what runs.
+func (s *Server) close(ctx context.Context, wait time.Duration) error {
 	s.logins.close()
 
-	grace, cancel := context.WithTimeout(ctx, s.cfg.ShutdownGrace)
+	grace, cancel := context.WithTimeout(ctx, wait)
 	s.awaitIdle(grace)
 	cancel()
 

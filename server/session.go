@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -319,7 +320,8 @@ func (s *session) tryToken(token string) *wire.Error {
 	if !s.updates.take(now, 10, 1) { // a signature takes a while to check
 		return &wire.Error{Code: wire.OverLimit, Detail: "too many new tokens"}
 	}
-	c, refusal := s.srv.keys.verify(token, now)
+	at, _ := netip.ParseAddr(s.address)
+	c, refusal := s.srv.verify(token, at)
 	switch {
 	case refusal != nil:
 		return refusal

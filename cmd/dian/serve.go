@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // counts more than the config file.
 type serveCmd struct {
 	Dev           bool   `help:"Try things out: app demo, whose secret everybody knows, on this machine only."`
+	LAN           bool   `name:"lan" help:"With --dev: for the people in this room too. Prints a link, and its QR code, that lets one device in."`
 	Config        string `type:"path" placeholder:"FILE" help:"YAML file; docs/configuration.md has its keys."`
 	Listen        string `placeholder:"HOST:PORT" help:"Where to listen (:7700; with --dev 127.0.0.1:7700)."`
 	ListenFile    string `type:"path" placeholder:"FILE" help:"Write the address to this file when it is listened on: with port 0 nobody else knows."`
@@ -43,10 +45,6 @@ func (c *serveCmd) Run(con *console) error {
 	}
 	config.Logger = c.logger(con.err)
 	boundMemory()
-	relay, err := server.New(config)
-	if err != nil {
-		return usage("%s", err)
-	}
 	ctx, stop := interruptible()
 	defer stop()
 	// Before anybody can know that we are there: a SIGHUP that nobody waits for is
@@ -54,12 +52,30 @@ func (c *serveCmd) Run(con *console) error {
 	hangups := make(chan os.Signal, 1)
 	notifyReload(hangups)
 	defer signal.Stop(hangups)
-	admin, err := c.openAdmin(config, relay)
+	if config.Audit.File == "-" {
+		con.out = con.err // standard output has the audit's lines alone
+	}
+	for again := false; ; again = true {
+		if err = c.serve(ctx, con, &config, hangups, again); !errors.Is(err, server.ErrRestart) {
+			return err
+		}
+		con.say("restarted: sessions and transfers are forgotten")
+	}
+}
+
+// serve is one life of the relay, which ends with ctx or with a restart that the page
+// of dev mode asks for. The next one listens where this one did.
+func (c *serveCmd) serve(ctx context.Context, con *console, config *server.Config, hangups <-chan os.Signal, again bool) error {
+	relay, err := server.New(*config)
+	if err != nil {
+		return usage("%s", err)
+	}
+	admin, err := c.openAdmin(*config, relay)
 	if err != nil {
 		_ = relay.Shutdown(ctx) // nothing runs yet
 		return err
 	}
-	listener, metrics, err := c.open(config)
+	listener, metrics, err := c.open(*config)
 	if err != nil {
 		if admin != nil {
 			admin.Close()
@@ -71,25 +87,41 @@ func (c *serveCmd) Run(con *console) error {
 	defer running.Wait()
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	running.Go(func() { c.reloadOnSignal(ctx, hangups, relay, config.Logger) })
+	running.Go(func() { c.reloadOnSignal(ctx, hangups, relay, config.Room, config.Logger) })
 	if metrics != nil {
 		running.Go(func() { serveMetrics(ctx, relay, metrics, config.Logger) })
 	}
 	if admin != nil {
 		running.Go(func() { serveAdmin(ctx, relay, admin, config.Logger) })
 	}
-	if config.Audit.File == "-" {
-		con.out = con.err // standard output has the audit's lines alone
-	}
-	con.say("dian listens on %s", listenURL(config, listener.Addr()))
-	if config.Dev {
-		flag := ""
-		if listener.Addr().String() != "127.0.0.1:7700" {
-			flag = " --server " + listenURL(config, listener.Addr())
-		}
-		con.say("try it: dian listen --user bob%s   and, elsewhere: dian cmd --user alice bob hello%s", flag, flag)
+	if !again {
+		config.Listen = listener.Addr().String()
+		c.greet(con, *config, listener.Addr())
 	}
 	return relay.Serve(ctx, listener)
+}
+
+// greet says where the relay is and what to do with it.
+func (c *serveCmd) greet(con *console, config server.Config, at net.Addr) {
+	con.say("dian listens on %s", listenURL(config, at))
+	if !config.Dev {
+		return
+	}
+	here := listenURL(config, at)
+	if config.Room != nil {
+		here = strings.Replace(here, "[::]", "127.0.0.1", 1)
+	}
+	flag := ""
+	if here != "http://127.0.0.1:7700" {
+		flag = " --server " + here
+	}
+	if !config.NoPage {
+		con.say("its page: %s/", here)
+	}
+	con.say("try it: dian listen --user bob%s   and, elsewhere: dian cmd --user alice bob hello%s", flag, flag)
+	if config.Room != nil {
+		openRoom(con, config, at)
+	}
 }
 
 // boundMemory lets the garbage collector work harder near the end of the memory
@@ -109,7 +141,7 @@ func (c *serveCmd) config() (server.Config, error) {
 		return config, err
 	}
 	if c.Dev {
-		config.Dev = true
+		config.Dev, config.DevRestart = true, true
 		config.Apps = append(server.DevConfig().Apps, config.Apps...)
 	}
 	for flag, field := range map[*string]*string{
@@ -121,9 +153,15 @@ func (c *serveCmd) config() (server.Config, error) {
 			*field = *flag
 		}
 	}
+	if c.LAN {
+		if !c.Dev {
+			return config, errors.New("--lan: give it with --dev; without, a relay listens for everybody anyway")
+		}
+		config.Room = server.NewRoom()
+	}
 	if config.Listen == "" {
 		config.Listen = ":7700"
-		if config.Dev {
+		if config.Dev && !c.LAN {
 			config.Listen = "127.0.0.1:7700"
 		}
 	}
@@ -170,7 +208,7 @@ func (c *serveCmd) openOne(flag string, config server.Config, address string) (n
 	if err != nil {
 		return nil, usage("%s: cannot listen on %s: %s", flag, quote(address), plainNet(err))
 	}
-	if config.Dev {
+	if config.Dev && config.Room == nil {
 		if err := server.CheckDevAddress(listener.Addr()); err != nil {
 			listener.Close()
 			return nil, usage("%s: %s", flag, err)
@@ -215,7 +253,7 @@ func listenURL(config server.Config, address net.Addr) string {
 // reloadOnSignal reads keys, limits, certificates and revocations again and opens the
 // audit file anew at each of hangups until ctx ends. What is wrong is logged, and the old
 // ones stay.
-func (c *serveCmd) reloadOnSignal(ctx context.Context, hangups <-chan os.Signal, relay *server.Server, log *slog.Logger) {
+func (c *serveCmd) reloadOnSignal(ctx context.Context, hangups <-chan os.Signal, relay *server.Server, room *server.Room, log *slog.Logger) {
 	for {
 		select {
 		case <-hangups:
@@ -226,6 +264,7 @@ func (c *serveCmd) reloadOnSignal(ctx context.Context, hangups <-chan os.Signal,
 			log.Error("the audit goes on in the old file", "err", err)
 		}
 		config, err := c.config()
+		config.Room = room
 		if err == nil {
 			err = relay.Reload(config)
 		}

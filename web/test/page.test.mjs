@@ -1,0 +1,262 @@
+// The page as people use it: two of them in Chromium, through one relay.
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { browser, choose, folder, open, relay, signIn } from "./lib.mjs";
+
+const sum = (p) => createHash("sha256").update(p).digest("hex");
+const middle = 0.02; // of a transfer: it has begun and is far from its end
+let r, b, dir, alice, bob, big, bigSum;
+const faults = [];
+
+before(async () => {
+  [r, b, dir] = await Promise.all([relay(), browser(), folder()]);
+  const content = randomBytes(64 << 20);
+  big = join(dir, "big.bin");
+  bigSum = sum(content);
+  await writeFile(big, content);
+  alice = await open(b.context, r.url, faults);
+  await signIn(alice, "alice");
+  bob = await open(b.context, r.url, faults);
+  await signIn(bob, "bob");
+  await choose(alice, "bob");
+  await choose(bob, "alice");
+});
+
+after(async () => {
+  await b?.stop();
+  await r?.stop();
+  await rm(dir, { recursive: true, force: true });
+});
+
+const card = (page, name) => page.locator(".talk .card", { hasText: name }).last();
+const ended = (page, name, how) => page.locator(`.talk .card.${how}`, { hasText: name }).last().waitFor();
+const attach = (page, files) => page.locator("#picker").setInputFiles(files);
+const said = (page, text) => page.locator(".talk .said", { hasText: text }).last();
+const isGoing = (page, name) => page.waitForFunction(([n, m]) => [...document.querySelectorAll(".talk .card")].some((c) => c.textContent.includes(n) && c.querySelector("progress").value > m), [name, middle]);
+async function saved(page, name) {
+  const download = page.waitForEvent("download");
+  await card(page, name).getByRole("button", { name: "Save" }).click();
+  const d = await download;
+  return { name: d.suggestedFilename(), sum: sum(await readFile(await d.path())) };
+}
+
+test("what comes over the wire has the policy, and the page keeps to it", async () => {
+  const answer = await fetch(r.url);
+  const policy = answer.headers.get("content-security-policy");
+  for (const part of ["default-src 'none'", "script-src 'self' 'wasm-unsafe-eval';", "style-src 'self';", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'", "require-trusted-types-for 'script'"]) {
+    assert.ok(policy.includes(part), `${part} is not in ${policy}`);
+  }
+  assert.ok(!policy.includes("unsafe-inline"));
+  assert.equal(answer.headers.get("x-content-type-options"), "nosniff");
+  assert.equal(answer.headers.get("cache-control"), "no-cache");
+  const html = await answer.text();
+  assert.ok(!/<script>|<style|style=|\son\w+=/.test(html), "something is inline");
+  const script = /src="\.\/(assets\/[^"]+\.js)"/.exec(html)[1];
+  const asset = await fetch(new URL(script, r.url));
+  assert.match(asset.headers.get("cache-control"), /immutable/);
+  assert.equal(asset.headers.get("content-security-policy"), policy);
+  const other = await open(b.context, r.url);
+  await assert.rejects(other.evaluate(() => (document.body.innerHTML = "<b>x</b>")), /TrustedHTML/);
+  await other.close();
+  assert.equal(await alice.evaluate(() => JSON.stringify({ ...localStorage, ...sessionStorage })).then((s) => /eyJ/.test(s)), false, "a token is kept");
+});
+
+test("a command arrives, and says so", async () => {
+  await alice.locator("#message").fill("hello 点");
+  await alice.locator("#message").press("Enter");
+  await said(bob, "hello 点").waitFor();
+  await alice.locator(".bubble.out", { hasText: "hello 点" }).getByText("delivered").waitFor();
+});
+
+test("a buffer is offered, accepted and shown as text; a picture as a picture", async () => {
+  await alice.getByRole("radio", { name: "Buffer" }).check();
+  await alice.locator("#message").fill("<script>alert(1)</script> in a buffer");
+  await alice.locator("#message").press("Enter");
+  await bob.getByRole("button", { name: /^Accept/ }).click();
+  await bob.locator(".preview pre", { hasText: "<script>alert(1)</script> in a buffer" }).waitFor();
+  const png = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
+  await attach(alice, { name: "dot.png", mimeType: "image/png", buffer: png });
+  await bob.getByRole("button", { name: /^Accept/ }).click();
+  await bob.locator(".preview img").waitFor();
+  await attach(alice, { name: "evil.svg", mimeType: "image/svg+xml", buffer: Buffer.from("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>") });
+  await bob.getByRole("button", { name: /^Accept/ }).click();
+  await ended(bob, "evil.svg", "done");
+  assert.equal(await bob.locator(".preview img").count(), 1, "an SVG is shown as a picture");
+  await alice.getByRole("radio", { name: "Command" }).check();
+});
+
+test("a file arrives with the same bytes, is saved and removed", async () => {
+  const content = randomBytes(3 << 20);
+  await attach(alice, { name: "photo one.jpg", mimeType: "application/x-photo", buffer: content });
+  await bob.getByRole("button", { name: "Accept: photo one.jpg" }).click();
+  await ended(alice, "photo one.jpg", "done");
+  assert.match(await card(alice, "photo one.jpg").innerText(), /bob has it, complete and checked/);
+  assert.deepEqual(await saved(bob, "photo one.jpg"), { name: "photo one.jpg", sum: sum(content) });
+  await card(bob, "photo one.jpg").getByRole("button", { name: /^Remove/ }).click();
+  await bob.getByText("removed from this browser").first().waitFor();
+});
+
+test("names and texts of others are text, and nothing turns around", async () => {
+  const name = "<img src=x onerror=document.title='owned'>\u202egpj.exe";
+  await attach(alice, { name, mimeType: "text/html", buffer: Buffer.from("<script>document.title='owned'</script>") });
+  const offer = bob.locator(".offer");
+  await offer.waitFor();
+  assert.match(await offer.innerText(), /<img src=x onerror=document\.title='owned'>⟨202E⟩gpj\.exe/);
+  assert.equal(await bob.locator(".shell img[src=x]").count(), 0);
+  await offer.getByRole("button", { name: /^Accept/ }).click();
+  await ended(bob, "gpj.exe", "done");
+  const file = await saved(bob, "gpj.exe");
+  assert.ok(!/[<>\u202e]/.test(file.name), `saved as ${JSON.stringify(file.name)}`);
+  await alice.locator("#message").fill("<b onclick=alert(1)>bold</b> \u202eback");
+  await alice.locator("#message").press("Enter");
+  await said(bob, "<b onclick=alert(1)>bold</b> ⟨202E⟩back").waitFor();
+  const eve = await open(b.context, r.url, faults);
+  await signIn(eve, "<i>eve</i>");
+  await bob.locator(".person", { hasText: "<i>eve</i>" }).waitFor();
+  await eve.close();
+  assert.doesNotMatch(await bob.title(), /owned/);
+});
+
+test("what is refused is said to be, with whose word it is", async () => {
+  await attach(alice, { name: "no.txt", mimeType: "text/plain", buffer: Buffer.from("x") });
+  await bob.getByRole("button", { name: "Refuse: no.txt" }).click();
+  await ended(alice, "no.txt", "failed");
+  assert.match(await card(alice, "no.txt").innerText(), /bob refused \(code 606\)/);
+  await card(bob, "no.txt").getByText("you refused it").waitFor();
+  await card(alice, "no.txt").getByRole("button", { name: "Try again" }).click();
+  await bob.getByRole("button", { name: "Accept: no.txt" }).click();
+  await ended(alice, "no.txt", "done");
+});
+
+test("always accept from somebody, and take that back", async () => {
+  await attach(alice, { name: "first.txt", mimeType: "text/plain", buffer: Buffer.from("1") });
+  await bob.getByRole("button", { name: "Always accept from alice" }).click();
+  await ended(bob, "first.txt", "done");
+  await attach(alice, { name: "second.txt", mimeType: "text/plain", buffer: Buffer.from("2") });
+  await ended(bob, "second.txt", "done");
+  await bob.getByRole("button", { name: /accepted without asking/ }).click();
+  await attach(alice, { name: "third.txt", mimeType: "text/plain", buffer: Buffer.from("3") });
+  await bob.getByRole("button", { name: "Accept: third.txt" }).click();
+  await ended(bob, "third.txt", "done");
+});
+
+test("cancel from either side, and both say so", async () => {
+  for (const [page, other, words] of [[alice, bob, "cancelled by alice"], [bob, alice, "cancelled by bob"]]) {
+    await attach(alice, big);
+    await bob.getByRole("button", { name: "Accept: big.bin" }).click();
+    await isGoing(alice, "big.bin");
+    await card(page, "big.bin").getByRole("button", { name: "Cancel big.bin" }).click();
+    await ended(alice, "big.bin", "failed");
+    await ended(bob, "big.bin", "failed");
+    await card(other, "big.bin").getByText(words).waitFor();
+    await card(page, "big.bin").getByText("cancelled", { exact: true }).waitFor();
+  }
+});
+
+for (const [what, button, page] of [["the sender's line is cut", "Cut the line", () => alice], ["the receiver's line is cut", "Cut the line", () => bob], ["the server is restarted", "Restart the server", () => alice]]) {
+  test(`a transfer goes on when ${what}`, async () => {
+    await attach(alice, big);
+    await bob.getByRole("button", { name: "Accept: big.bin" }).click();
+    await isGoing(alice, "big.bin");
+    await page().getByRole("button", { name: button }).click();
+    await ended(alice, "big.bin", "done");
+    await ended(bob, "big.bin", "done");
+    assert.equal((await saved(bob, "big.bin")).sum, bigSum);
+    await card(bob, "big.bin").getByRole("button", { name: /^Remove/ }).click();
+    await alice.locator(".pill[data-line=up]").waitFor();
+    assert.match(await alice.locator(".counter").innerText(), /^Sent twice: .* of /);
+  });
+}
+
+test("with the keyboard alone: sign in, choose, send a file, accept, save", async () => {
+  const [carol, dave] = [await open(b.context, r.url, faults), await open(b.context, r.url, faults)];
+  for (const [page, name] of [[carol, "carol"], [dave, "dave"]]) {
+    await page.locator("#who:focus").waitFor(); // the cursor is there already
+    await page.keyboard.type(name);
+    await page.keyboard.press("Enter");
+    await page.locator(".pill[data-line=up]").waitFor();
+  }
+  await carol.locator(".person", { hasText: "dave" }).waitFor();
+  const tabTo = async (page, selector) => {
+    for (let i = 0; i < 60; i++) {
+      if (await page.evaluate((s) => document.activeElement?.matches(s), selector)) {
+        const ring = await page.evaluate(() => document.activeElement.matches(":focus-visible") && getComputedStyle(document.activeElement).outlineStyle !== "none");
+        assert.ok(ring, `${selector} has no visible focus`);
+        return;
+      }
+      await page.keyboard.press("Tab");
+    }
+    assert.fail(`Tab does not lead to ${selector}`);
+  };
+  await carol.evaluate(() => [...document.querySelectorAll(".person")].find((p) => p.textContent.includes("dave")).setAttribute("data-test", ""));
+  await tabTo(carol, ".person[data-test]");
+  await carol.keyboard.press("Enter");
+  await carol.locator("#message:focus").waitFor();
+  await tabTo(carol, ".attach");
+  const chooser = carol.waitForEvent("filechooser");
+  await carol.keyboard.press("Enter");
+  await (await chooser).setFiles({ name: "keys.txt", mimeType: "text/plain", buffer: Buffer.from("typed") });
+  await dave.locator(".offer").waitFor();
+  await tabTo(dave, ".offer .main");
+  await dave.keyboard.press("Enter");
+  await carol.locator(".talk .card.done", { hasText: "keys.txt" }).waitFor();
+  await dave.locator(".talk .card.done", { hasText: "keys.txt" }).waitFor();
+  await tabTo(dave, ".talk .actions .main");
+  const download = dave.waitForEvent("download");
+  await dave.keyboard.press("Enter");
+  assert.equal((await readFile(await (await download).path())).toString(), "typed");
+  assert.ok(await dave.locator("[role=status]", { hasText: "keys.txt: complete and checked" }).count() > 0, "a screen reader hears nothing of the result");
+  await carol.close();
+  await dave.close();
+});
+
+test("everything that can be pressed has a name", async () => {
+  for (const page of [alice, bob]) {
+    const nameless = await page.evaluate(() => [...document.querySelectorAll("button, input, textarea, progress, [role=log], [role=region]")]
+      .filter((e) => e.offsetParent !== null && !e.hasAttribute("aria-hidden") && (e.getAttribute("aria-label") ?? e.getAttribute("aria-labelledby") ?? e.labels?.[0]?.textContent ?? e.textContent ?? "").trim() === "").map((e) => e.outerHTML));
+    assert.deepEqual(nameless, []);
+  }
+});
+
+test("nothing is wider than a narrow phone, in both languages", async () => {
+  const phone = await open(b.context, r.url, faults);
+  await phone.setViewportSize({ width: 360, height: 740 });
+  const fits = async (where) => assert.deepEqual(await phone.evaluate(() => [...document.querySelectorAll("html, button, input, textarea, p, h1, h2, h3, li, section, header, nav, .pill, .card *")]
+    .filter((e) => e.offsetParent !== null && !e.closest(".sr, .skip") && e.getBoundingClientRect().right > innerWidth + 1).map((e) => `${e.tagName}.${e.className}`)), [], where);
+  await fits("sign in");
+  await signIn(phone, "a-rather-long-name-that-somebody-has-chosen-for-a-reason");
+  for (const language of ["en", "zh"]) {
+    for (const [n, view] of ["people", "talk", "activity"].entries()) {
+      await phone.locator(".tabs button").nth(n).click();
+      await phone.locator(`.shell[data-view=${view}]`).waitFor();
+      await fits(`${view} in ${language}`);
+    }
+    await phone.locator(".switches button").first().click();
+  }
+  await attach(alice, { name: "for-the-phone-with-a-long-name-that-goes-on-and-on.txt", mimeType: "text/plain", buffer: Buffer.from("x") });
+  await phone.close();
+});
+
+test("who signs in under the same name takes the place, and the other is told why", async () => {
+  const second = await open(b.context, r.url, faults);
+  await signIn(second, "alice");
+  await alice.locator(".banner.bad", { hasText: "the same name signed in somewhere else" }).waitFor();
+  await alice.getByRole("button", { name: "Sign in again" }).click();
+  await alice.locator("#who").press("Enter");
+  await alice.locator(".pill[data-line=up]").waitFor();
+  await second.locator(".banner.bad").waitFor();
+  await second.close();
+});
+
+test("who is not there is said to be, and can be tried again", async () => {
+  await alice.getByPlaceholder("Write to somebody else").fill("nobody");
+  await alice.getByPlaceholder("Write to somebody else").press("Enter");
+  await alice.locator("#message").fill("are you there?");
+  await alice.locator("#message").press("Enter");
+  await alice.locator(".bubble.failed", { hasText: "nobody is not online (code 603)" }).waitFor();
+});
+
+test("no page has complained", () => assert.deepEqual(faults, []));
