@@ -8,7 +8,7 @@ GO    ?= go
 TOOL  := $(GO) tool -modfile=tools.mod
 BIN   := bin/dian
 
-.PHONY: help build test test-go test-sim test-32 test-real sim kills soak lint generate generate-check web web-check test-web cross fuzz races bench bench-peers clean
+.PHONY: help build test test-go test-sim test-32 test-real test-js test-web sim kills soak lint generate generate-check web web-check cross fuzz races bench bench-compare clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -18,8 +18,7 @@ build: ## build bin/dian
 
 test: ## all that a change must pass, except the cross builds and generated files
 	./test/setup.sh
-	$(MAKE) lint test-go test-sim fuzz
-	$(MAKE) --output-sync=target -j2 test-32 test-real # the second mostly waits
+	$(MAKE) lint test-go test-sim test-32 test-real test-js test-web fuzz FUZZTIME=1s
 
 lint: ## gofmt, vet, go fix, staticcheck, buf lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
@@ -50,6 +49,12 @@ test-real: ## curl, tus-js-client, proxies, TLS, kill -9: real programs side by 
 	cd test && $(GO) vet ./... && $(GO) test -count=1 -parallel 48 -timeout 20m ./...
 	@[ "$$(id -u)" -eq 0 ] || echo "NOT RUN, because it needs root: full disks, lost packets, moving lines, a name server that is down (cases 75, 88, 91, 93)"
 
+test-web: ## the web page in Chromium, with a relay and two people
+	./web/test/run.sh
+
+test-js: ## the TypeScript SDK: shared vectors, Node and Chromium, beside relay and CLI
+	./sdk/js/test/run.sh
+
 kills: ## kill -9 of relay, listener and sender, KILLS=1000 times each; takes about 22 minutes (LANES=5, DIAN_SEED=)
 	cd test && DIAN_KILLS=$${KILLS:-1000} DIAN_LANES=$${LANES:-5} $(GO) test -count=1 -v -timeout 3h -run TestKillStorm .
 
@@ -64,10 +69,11 @@ races: ## file-system races: RACES operations of the inbox while others swap wha
 
 generate: ## rewrite the code generated from proto/
 	$(TOOL) buf generate
+	cd sdk/js && npm ci --no-audit --no-fund --loglevel=error && PATH="$$PWD/node_modules/.bin:$$PATH" npm run --silent generate
 
 generate-check: ## fail if the generated code is not fresh
 	$(MAKE) generate
-	@git diff --exit-code -- '*.pb.go' || { echo "generated code was not fresh: run make generate"; exit 1; }
+	@git diff --exit-code -- '*.pb.go' sdk/js/src/gen || { echo "generated code was not fresh: run make generate"; exit 1; }
 
 web: ## build the web page into internal/page/dist (Node.js 20.19 or newer)
 	cd web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
@@ -81,8 +87,12 @@ test-web: ## the web page in Chromium, with a relay and two people
 cross: ## build for every platform that we promise
 	./test/cross.sh
 
-bench: ## speed and memory beside a bare relay and NATS, five rounds (ROUNDS=5, GIB=1)
-	cd bench && $(GO) run . -rounds $${ROUNDS:-5} -gib $${GIB:-1}
+BENCH_ONLY := bulk,memory,commands,beside,idle,transfers,sessions,files,network
+bench: ## Dian beside its limits and peers, into docs/performance.*; about an hour (ROUNDS=5, GIB=1, ONLY=bulk,commands)
+	cd bench && $(GO) run . -write ../docs -rounds $${ROUNDS:-5} -gib $${GIB:-1} -only $${ONLY:-$(BENCH_ONLY)}
+
+bench-compare: ## are the micro-benchmarks slower than at the commit BASE? (COUNT=10, PACKAGES=, BENCH=.)
+	./bench/compare.sh $${BASE:-main}
 
 clean:
 	rm -rf bin dist

@@ -91,7 +91,7 @@ func (m *commands) doAndUnlock() {
 	for _, f := range frames {
 		if m.line != nil {
 			// An error ends the session; lineDown and lineUp then send it again.
-			_ = m.c.sendOn(m.line, &wire.Frame{Body: &wire.Frame_Command{Command: f}})
+			_ = m.c.push(m.line, &wire.Frame{Body: &wire.Frame_Command{Command: f}})
 		}
 	}
 	if at, ok := m.box.Wake(); ok && (m.wake.IsZero() || at.Before(m.wake)) {

@@ -212,9 +212,16 @@ func (c *Client) loseTasks() {
 // the session is ended, so that everything is told again on the next one.
 func (c *Client) sendOn(l *link.Link, f *wire.Frame) error { return c.sendBy(nil, l, f) }
 
+// push is sendOn of what waits for nothing else: see link.Push.
+func (c *Client) push(l *link.Link, f *wire.Frame) error { return c.sent(l, l.Push(f)) }
+
 // sendBy is sendOn on the reader of a link, which may be nil: see link.SendBy.
 func (c *Client) sendBy(reader, l *link.Link, f *wire.Frame) error {
-	err := l.SendBy(reader, f)
+	return c.sent(l, l.SendBy(reader, f))
+}
+
+// sent takes the error of a frame that was to be queued on l.
+func (c *Client) sent(l *link.Link, err error) error {
 	if err == nil {
 		return nil
 	}

@@ -19,17 +19,23 @@ import (
 
 const bareBuffer = 256 << 10
 
-func bareRelay(args []string) error { // ADDRESS [FOLDER with tls.crt, tls.key]
+// bareListen listens with TLS if there is a folder with tls.crt and tls.key.
+func bareListen(args []string) (net.Listener, error) { // ADDRESS [FOLDER]
 	ln, err := net.Listen("tcp", args[0])
+	if err != nil || len(args) == 1 {
+		return ln, err
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(args[1], "tls.crt"), filepath.Join(args[1], "tls.key"))
+	if err != nil {
+		return nil, err
+	}
+	return tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{pair}}), nil
+}
+
+func bareRelay(args []string) error { // ADDRESS [FOLDER]
+	ln, err := bareListen(args)
 	if err != nil {
 		return err
-	}
-	if len(args) > 1 {
-		pair, err := tls.LoadX509KeyPair(filepath.Join(args[1], "tls.crt"), filepath.Join(args[1], "tls.key"))
-		if err != nil {
-			return err
-		}
-		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{pair}})
 	}
 	for {
 		receiver, err := ln.Accept()

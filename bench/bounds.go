@@ -19,7 +19,7 @@ import (
 // load and beside it: what counts is the ratio of its figures. Then the same load
 // is put on another relay: what it still takes from the pair is the machine's part,
 // since the pair's own relay knows nothing of it.
-func (b *bench) bounds(loads []string) error {
+func (b *bench) bounds() error {
 	fmt.Printf("\nbounds: a relay over TLS in 1 GiB; a healthy pair before the load and beside it, %d rounds each\n", b.rounds)
 	for _, load := range []struct {
 		name string
@@ -29,11 +29,11 @@ func (b *bench) bounds(loads []string) error {
 		each int // divides the memory that the load takes; 0: does not
 	}{
 		{"1,000 stalled receivers", "load-stalled", []string{"1000"}, []string{"DIAN_RESUME_WINDOW=1h"}, 1000},
-		{"10,000 idle TLS sessions", "load-idle", []string{"10000"}, nil, 10000},
+		{"10,000 idle TLS sessions", "load-idle", []string{"10000", "0"}, nil, 10000},
 		{"300 silent connections a second", "load-flood", []string{"300"}, nil, 0},
 		{"100,000 offers that nobody answers", "load-offers", []string{"100000"}, nil, 0},
 	} {
-		if !slices.Contains(loads, strings.TrimPrefix(load.part, "load-")) {
+		if !slices.Contains(b.loads, strings.TrimPrefix(load.part, "load-")) {
 			continue
 		}
 		if err := b.bound(load.name, load.part, load.args, load.env, load.each); err != nil {
@@ -72,7 +72,7 @@ func (b *bench) bound(name, part string, args, env []string, each int) error {
 	if err != nil {
 		return err
 	}
-	beside, ready, after, err := b.beside(pair, r, r, part, args)
+	beside, ready, after, err := b.pairBeside(pair, r, r, part, args)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (b *bench) bound(name, part string, args, env []string, each int) error {
 		return err
 	}
 	defer other.kill()
-	elsewhere, _, _, err := b.beside(pair, r, other, part, args)
+	elsewhere, _, _, err := b.pairBeside(pair, r, other, part, args)
 	if err != nil {
 		return err
 	}
@@ -105,8 +105,8 @@ func (b *bench) bound(name, part string, args, env []string, each int) error {
 // held is what the pair's relay and the kernel hold under a load, in bytes.
 type held struct{ relay, kernel int64 }
 
-// beside measures the pair, whose relay is own, while loaded has the load.
-func (b *bench) beside(pair *pair, own, loaded *relay, part string, args []string) (figures, string, held, error) {
+// pairBeside measures the pair, whose relay is own, while loaded has the load.
+func (b *bench) pairBeside(pair *pair, own, loaded *relay, part string, args []string) (figures, string, held, error) {
 	l, err := b.start(b.self, append([]string{part, loaded.url, b.dir}, args...)...)
 	if err != nil {
 		return figures{}, "", held{}, err

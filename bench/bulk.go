@@ -8,86 +8,138 @@ import (
 	"time"
 )
 
-// bulk compares `dian send` → `dian serve` → `dian listen` with the bare relay:
-// the same file, tmpfs to tmpfs, in turn. Dian hashes on both sides, verifies,
-// flushes, journals and renames; the bare one only copies. Each time runs from
-// the start of the sending process to its end, which is when the receiver has it.
-func (b *bench) bulk(size int64) error {
-	file, err := b.file("bulk.bin", size)
-	if err != nil {
-		return err
+const bulkLarge, bulkSmall = "large.bin", "small.bin"
+
+// bulk compares `dian send` → `dian serve` → `dian listen` with a bare relay and with
+// peers: the same file, tmpfs to tmpfs. Each time runs from the start of the sending
+// process to its end, which is when the receiver has it.
+func (b *bench) bulk() error {
+	for name, size := range map[string]int64{bulkLarge: b.size, bulkSmall: 1 << 10} {
+		file, err := b.file(name, size)
+		if err != nil {
+			return err
+		}
+		defer os.Remove(file)
 	}
-	defer os.Remove(file)
-	fmt.Printf("\nbulk: a file of %.2f GiB from tmpfs to tmpfs, %d rounds side by side\n", float64(size)/(1<<30), b.rounds)
+	t := &table{
+		Name: "bulk", Title: fmt.Sprintf("Bulk: one file of %.2f GiB", float64(b.size)/(1<<30)),
+		Columns: []column{{Name: "MB/s", Ratio: "÷ bare relay"}, {Name: "CPU, s/GiB", Ratio: "÷ bare relay"}, {Name: "1 KiB, ms"}},
+		Notes: []string{
+			"From tmpfs to tmpfs, from the start of the sending process to its end, which is when the receiver has the file. Processor time is that of all processes of the path. A file of 1 KiB in the same round tells what starting up takes.",
+			"**Bare relay**, the limit: TCP with `io.Copy`, which the kernel splices; TLS with `io.CopyBuffer` over `tls.Conn` with 256 KiB. Its ends only copy between file and connection.",
+			"**Dian**: `dian send` → `dian serve` → `dian listen`. It also hashes on both sides, verifies, journals, flushes, renames and answers.",
+			"**NATS core** (TLS): messages of 256 KiB, at most 32 of them without an ack of the receiver, which writes them to its file; nothing is lost, but nothing is hashed either.",
+			"**NATS object store** (TLS): `PutFile`, and as soon as that is done `GetFile` by the receiver, which watches the bucket; JetStream's own files in tmpfs.",
+			"**WebRTC** (pion): one ordered, detached data channel, messages of 64 KiB, flow control by the buffered amount, a receive buffer of 8 MiB, zero checksums as in browsers; host candidates on loopback, without a relay; starting up includes ICE and DTLS.",
+			"**croc**: its own relay on loopback and no other way (`--no-local`), `--no-compress`, its default of 4 connections. The time starts with the receiver, when the sender has hashed its file and waits in its room; it includes PAKE and the receiver's hash.",
+			"**scp**: OpenSSH's client and server, direct, without a relay: one hop less. `aes128-gcm@openssh.com`, no compression; starting up includes the login with a key.",
+		},
+	}
+	limits := map[bool]string{false: "bare TCP relay", true: "bare TLS relay"}
+	var all []contestant
 	for _, secure := range []bool{false, true} {
-		kind := "plain"
-		if secure {
-			kind = "TLS"
-		}
-		relay, err := b.startRelay(secure)
-		if err != nil {
-			return err
-		}
-		dir := filepath.Join(b.dir, "received")
-		listener, err := b.listen(relay, "bob", dir)
-		if err != nil {
-			return err
-		}
-		var ratios, ours, bare []float64
-		var cpu struct{ ours, bare time.Duration }
-		for range b.rounds {
-			took, used, err := b.bareOnce(file, secure)
-			if err != nil {
-				return err
-			}
-			bare, cpu.bare = append(bare, rate(size, took)), cpu.bare+used
-			before := cpuNow(relay.process) + cpuNow(listener)
-			start := time.Now()
-			sender, err := b.start(b.dian, append([]string{"send", "--json", "bob", file}, relay.as("alice")...)...)
-			if err != nil {
-				return err
-			}
-			if err := sender.wait(); err != nil {
-				return err
-			}
-			mine := time.Since(start)
-			cpu.ours += sender.cpu() + cpuNow(relay.process) + cpuNow(listener) - before
-			if err := remove(listener, size); err != nil {
-				return err
-			}
-			ours, ratios = append(ours, rate(size, mine)), append(ratios, took.Seconds()/mine.Seconds())
-		}
-		mid, low, high := spread(ours)
-		fmt.Printf("  %-5s dian        %6.0f MB/s (%.0f–%.0f)   CPU %.2f s a round, all three processes\n", kind, mid, low, high, cpu.ours.Seconds()/float64(b.rounds))
-		mid, low, high = spread(bare)
-		fmt.Printf("  %-5s bare relay  %6.0f MB/s (%.0f–%.0f)   CPU %.2f s\n", kind, mid, low, high, cpu.bare.Seconds()/float64(b.rounds))
-		mid, low, high = spread(ratios)
-		fmt.Printf("  %-5s ratio       %6.2f      (%.2f–%.2f)\n", kind, mid, low, high)
-		listener.interrupt()
-		relay.interrupt()
+		all = append(all,
+			b.bulkContestant(t, limits[secure], "", func() (transfer, error) { return b.bareTransfer(secure), nil }),
+			b.bulkContestant(t, "Dian, "+kind(secure), limits[secure], func() (transfer, error) { return b.startDianBulk(secure) }))
 	}
+	for _, peer := range []struct {
+		name  string
+		start func() (transfer, error)
+	}{
+		{"NATS core", b.startNATSBulk}, {"NATS object store", b.startObjectStore}, {"WebRTC data channel", b.startWebRTC},
+		{"scp", b.startSCP}, {"croc", b.startCroc},
+	} {
+		all = append(all, b.bulkContestant(t, peer.name, limits[true], peer.start)) // all of them encrypt
+	}
+	b.compare(t, all)
 	return nil
+}
+
+// A transfer sends a file and tells how long it took, and how much processor time.
+type transfer func(file string) (took, cpu time.Duration, err error)
+
+// bulkContestant is one that start returns the transfer of.
+func (b *bench) bulkContestant(t *table, name, limit string, start func() (transfer, error)) contestant {
+	large, small := filepath.Join(b.dir, bulkLarge), filepath.Join(b.dir, bulkSmall)
+	return contestant{name, limit, func() (func() (figuresOf, error), error) {
+		send, err := start()
+		if err != nil {
+			return nil, err
+		}
+		return func() (figuresOf, error) {
+			least, _, err := send(small)
+			if err != nil {
+				return nil, err
+			}
+			took, cpu, err := send(large)
+			return figuresOf{
+				t.Columns[0].Name: rate(b.size, took),
+				t.Columns[1].Name: cpu.Seconds() / float64(b.size) * (1 << 30),
+				t.Columns[2].Name: least.Seconds() * 1e3,
+			}, err
+		}, nil
+	}}
 }
 
 func rate(size int64, took time.Duration) float64 { return float64(size) / 1e6 / took.Seconds() }
 
+func (b *bench) startDianBulk(secure bool) (transfer, error) {
+	relay, err := b.startRelay(secure)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := b.listen(relay, "bob", filepath.Join(b.dir, "received-"+kind(secure)))
+	if err != nil {
+		return nil, err
+	}
+	return func(file string) (took, cpu time.Duration, err error) {
+		before := cpuNow(relay.process) + cpuNow(listener)
+		start := time.Now()
+		sender, err := b.start(b.dian, append([]string{"send", "--json", "bob", file}, relay.as("alice")...)...)
+		if err != nil {
+			return 0, 0, err
+		}
+		if err := sender.wait(); err != nil {
+			return 0, 0, err
+		}
+		took = time.Since(start)
+		cpu = sender.cpu() + cpuNow(relay.process) + cpuNow(listener) - before
+		return took, cpu, remove(listener, file)
+	}, nil
+}
+
 // remove waits for the listener's report of a file and deletes the file.
-func remove(listener *process, size int64) error {
+func remove(listener *process, file string) error {
 	text, err := listener.line(`"event":"file"`)
 	if err != nil {
 		return err
 	}
-	var e struct {
-		Path string
-		Size int64
-	}
+	var e struct{ Path string }
 	if err := json.Unmarshal([]byte(text), &e); err != nil {
 		return err
 	}
-	if info, err := os.Stat(e.Path); err != nil || info.Size() != size {
-		return fmt.Errorf("received %v, %v, want %d bytes", info, err, size)
+	return removeLike(e.Path, file)
+}
+
+// removeLike deletes a file that must be as large as the other.
+func removeLike(path, file string) error {
+	got, err := os.Stat(path)
+	if err != nil {
+		return err
 	}
-	return os.Remove(e.Path)
+	want, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	if got.Size() != want.Size() {
+		return fmt.Errorf("received %d bytes, want %d", got.Size(), want.Size())
+	}
+	return os.Remove(path)
+}
+
+// bareTransfer starts relay, receiver and sender anew for each file.
+func (b *bench) bareTransfer(secure bool) transfer {
+	return func(file string) (took, cpu time.Duration, err error) { return b.bareOnce(file, secure) }
 }
 
 func (b *bench) bareOnce(file string, secure bool) (took, cpu time.Duration, err error) {
@@ -107,12 +159,8 @@ func (b *bench) bareOnce(file string, secure bool) (took, cpu time.Duration, err
 		return 0, 0, err
 	}
 	out := filepath.Join(b.dir, "bare.out")
-	defer os.Remove(out)
-	receiver, err := b.start(b.self, append([]string{"bare-receive", addr, out}, folder...)...)
+	receiver, err := b.startPart(append([]string{"bare-receive", addr, out}, folder...)...)
 	if err != nil {
-		return 0, 0, err
-	}
-	if _, err := receiver.line("ready"); err != nil {
 		return 0, 0, err
 	}
 	start := time.Now()
@@ -128,5 +176,5 @@ func (b *bench) bareOnce(file string, secure bool) (took, cpu time.Duration, err
 		return 0, 0, err
 	}
 	relay.kill()
-	return took, sender.cpu() + receiver.cpu() + relay.cpu(), nil
+	return took, sender.cpu() + receiver.cpu() + relay.cpu(), removeLike(out, file)
 }

@@ -16,106 +16,84 @@ import (
 
 const (
 	commandBytes = 100
-	single       = 5 * time.Second // how long one in flight is measured
 	window       = 256
-	flood        = 5 * time.Second // how long 256 in flight are measured
 )
 
 // asker sends one request of 100 bytes and calls done when its answer is there.
 type asker func(data []byte, done func(error))
 
-// commands measures commands end to end beside NATS request-reply, both over
-// TLS, requester, relay and responder in three processes: one in flight, 256 in
-// flight, and one in flight while a bulk transfer between the same two users runs.
-func (b *bench) commands() error {
-	fmt.Printf("\ncommands: %d bytes, end to end, TLS, %d rounds side by side\n", commandBytes, b.rounds)
-	r, err := b.startRelay(true)
-	if err != nil {
-		return err
+// commands measures commands end to end: requester, relay and responder in three
+// processes, one in flight and then 256.
+func (b *bench) commands() {
+	t := &table{
+		Name: "commands", Title: fmt.Sprintf("Commands of %d bytes, end to end", commandBytes),
+		Columns: []column{
+			{Name: "one in flight, p50, µs", Ratio: "÷ limit"}, {Name: "p99, µs"},
+			{Name: "256 in flight, answers/s", Ratio: "÷ limit"},
+		},
+		Notes: []string{
+			"Requester, relay and responder are three processes; each figure is of one connection of each of the two. The ratio of times is better the smaller it is, that of rates the larger it is.",
+			"**Echo** is the limit: frames with their length in front, through a process that copies both ways without looking (`io.Copy`; over TLS with buffers of 256 KiB), both ends writing at once what has gathered.",
+			"**Dian**: `SendCmd` of the SDK and its ack, which is given when the receiver's SDK has the command in its queue; ordered, and delivered once.",
+			"**NATS**: request and an empty reply, at most once. Alone with `Request`; 256 with a reply subject each and one subscription to all of them, which is faster than `Request`.",
+			"**mosquitto**: a message of QoS 1 to the receiver, whose handler publishes an answer with QoS 1: that is what tells a sender as much as Dian's ack. `set_tcp_nodelay`, `max_inflight_messages 0`, no persistence.",
+		},
 	}
-	defer r.interrupt()
-	responder, err := b.start(b.self, "dian-responder", r.url, b.dir, filepath.Join(b.dir, "responder"))
-	if err != nil {
-		return err
-	}
-	defer responder.kill()
-	if _, err := responder.line("ready"); err != nil {
-		return err
-	}
-	client, err := benchClient(r.url, b.dir, "alice", dian.WithSendOnly())
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	ours := func(data []byte, done func(error)) {
-		task := client.SendCmd("bob", data)
-		go func() { done(task.Wait(context.Background())) }()
-	}
-	oursAlone := func(data []byte, done func(error)) { done(client.SendCmd("bob", data).Wait(context.Background())) }
-	nats, natsAlone, stop, err := b.startNATS()
-	if err != nil {
-		return err
-	}
-	defer stop()
-
-	var p50, p99, rates, natsP50, natsP99, natsRates, ratios []float64
-	for range b.rounds {
-		a, z, err := latency(oursAlone, single)
-		if err != nil {
-			return err
-		}
-		p50, p99 = append(p50, a), append(p99, z)
-		if a, z, err = latency(natsAlone, single); err != nil {
-			return err
-		}
-		natsP50, natsP99 = append(natsP50, a), append(natsP99, z)
-		n, err := throughput(ours, flood)
-		if err != nil {
-			return err
-		}
-		m, err := throughput(nats, flood)
-		if err != nil {
-			return err
-		}
-		rates, natsRates, ratios = append(rates, n), append(natsRates, m), append(ratios, n/m)
-	}
-	say := func(what, unit string, values []float64) {
-		mid, low, high := spread(values)
-		fmt.Printf("  %-46s %9.0f %s (%.0f–%.0f)\n", what, mid, unit, low, high)
-	}
-	say("dian, one in flight, p50", "µs", p50)
-	say("dian, one in flight, p99", "µs", p99)
-	say("NATS request-reply, one in flight, p50", "µs", natsP50)
-	say("NATS request-reply, one in flight, p99", "µs", natsP99)
-	say("dian, 256 in flight", "acked/s", rates)
-	say("NATS request-reply, 256 in flight", "/s", natsRates)
-	mid, low, high := spread(ratios)
-	fmt.Printf("  %-46s %9.2f (%.2f–%.2f)\n", "ratio, 256 in flight", mid, low, high)
-
-	file, err := b.file("beside.bin", 1<<30)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file)
-	var besideP50, besideP99 []float64
-	for range b.rounds {
-		bulk := client.SendFile("bob", file)
-		a, z, err := latency(func(data []byte, done func(error)) {
-			if bulk.State() == dian.TaskDone {
-				bulk = client.SendFile("bob", file)
+	one := func(name, limit string, start func() (many, alone asker, err error)) contestant {
+		return contestant{name, limit, func() (func() (figuresOf, error), error) {
+			many, alone, err := start()
+			if err != nil {
+				return nil, err
 			}
-			oursAlone(data, done)
-		}, single)
-		if err != nil {
-			return err
-		}
-		besideP50, besideP99 = append(besideP50, a), append(besideP99, z)
-		bulk.Cancel()
-		bulk.Wait(context.Background())
+			return func() (figuresOf, error) {
+				p50, p99, err := latency(alone, b.span)
+				if err != nil {
+					return nil, err
+				}
+				rate, err := throughput(many, b.span)
+				return figuresOf{t.Columns[0].Name: p50, t.Columns[1].Name: p99, t.Columns[2].Name: rate}, err
+			}, nil
+		}}
 	}
-	say("dian, beside a saturating transfer, p50", "µs", besideP50)
-	say("dian, beside a saturating transfer, p99", "µs", besideP99)
-	return nil
+	var all []contestant
+	for _, secure := range []bool{false, true} {
+		kind := kind(secure)
+		all = append(all,
+			one("echo, "+kind, "", func() (many, alone asker, err error) { return b.echoAskers(secure) }),
+			one("Dian, "+kind, "echo, "+kind, func() (many, alone asker, err error) { return b.dianAskers(secure) }),
+			one("NATS, "+kind, "echo, "+kind, func() (many, alone asker, err error) { return b.natsAskers(secure) }),
+			one("mosquitto, "+kind, "echo, "+kind, func() (many, alone asker, err error) { return b.mqttAskers(secure) }),
+		)
+	}
+	b.compare(t, all)
+}
+
+// dianAskers starts relay and responder and returns the two ways to ask.
+func (b *bench) dianAskers(secure bool) (many, alone asker, err error) {
+	r, err := b.startRelay(secure)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := b.startPart("dian-responder", r.url, b.dir, filepath.Join(b.dir, "responder-"+kind(secure))); err != nil {
+		return nil, nil, err
+	}
+	answered := func(r dian.Result) {
+		if done, ok := r.Cookie.(func(error)); ok {
+			done(r.Err)
+		}
+	}
+	client, err := benchClient(r.url, b.dir, "alice", dian.WithSendOnly(), dian.WithHandler(dian.Handler{SendCmdResult: answered}))
+	if err != nil {
+		return nil, nil, err
+	}
+	b.atEnd(func() { client.Close() })
+	many = func(data []byte, done func(error)) { client.SendCmd("bob", data, dian.WithCookie(done)) }
+	return many, dianAlone(client), nil
+}
+
+// dianAlone asks and waits.
+func dianAlone(client *dian.Client) asker {
+	return func(data []byte, done func(error)) { done(client.SendCmd("bob", data).Wait(context.Background())) }
 }
 
 // latency asks one at a time for d and returns p50 and p99 in microseconds.
@@ -177,8 +155,9 @@ func benchClient(url, dir, user string, opts ...dian.Option) (*dian.Client, erro
 // dianResponder takes commands and files as bob until it is killed.
 func dianResponder(args []string) error { // URL FOLDER RECEIVE
 	client, err := benchClient(args[0], args[1], "bob", dian.WithReceiveDir(args[2]), dian.WithHandler(dian.Handler{
-		NotifyCmdData:  func(dian.CmdData) {},
-		NotifyFileData: func(f dian.FileData) { os.Remove(f.Path) },
+		NotifyCmdData:    func(dian.CmdData) {},
+		NotifyBufferData: func(dian.BufferData) {},
+		NotifyFileData:   func(f dian.FileData) { os.Remove(f.Path) },
 	}))
 	if err != nil {
 		return err

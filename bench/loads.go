@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -114,7 +115,11 @@ func (l *loader) login(user, instance string) (*loadSession, error) {
 	}
 	at := *l.base
 	at.Scheme, at.Path = "ws", "/v1/session" // TLS is done
-	ws, _, err := websocket.NewClient(conn, &at, http.Header{"Sec-WebSocket-Protocol": {"dian.v1.json"}}, 1024, 1024)
+	dialer := websocket.Dialer{
+		NetDialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		ReadBufferSize: 1024, WriteBufferSize: 1024,
+	}
+	ws, _, err := dialer.Dial(at.String(), http.Header{"Sec-WebSocket-Protocol": {"dian.v1.json"}})
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -174,29 +179,6 @@ func (s *loadSession) live(handle func(frame)) {
 			handle(f)
 		}
 	}
-}
-
-// loadIdle keeps N sessions and does nothing with them.
-func loadIdle(args []string) error { // URL FOLDER N
-	l, err := newLoader(args)
-	if err != nil {
-		return err
-	}
-	n, err := strconv.Atoi(args[2])
-	if err != nil {
-		return err
-	}
-	if err := many(n, 64, func(i int) error {
-		s, err := l.login(fmt.Sprintf("idle-%d", i), fmt.Sprintf("idle-place-%05d", i))
-		if err == nil {
-			go s.live(nil)
-		}
-		return err
-	}); err != nil {
-		return err
-	}
-	fmt.Println("ready")
-	select {}
 }
 
 // many does n things, a few at a time.

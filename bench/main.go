@@ -1,4 +1,4 @@
-// Command bench measures Dian beside a bare relay and NATS, all in one run on
+// Command bench measures Dian beside its limits and its peers, all in one run on
 // one machine, over loopback: what counts is the ratios.
 //
 // Every part runs in a process of its own, as in life: sender, relay and
@@ -7,11 +7,13 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"runtime"
+	"slices"
 	"strings"
+	"time"
 )
 
 func main() {
@@ -24,38 +26,69 @@ func main() {
 			return
 		}
 	}
-	rounds := flag.Int("rounds", 5, "rounds of each comparison, side by side")
+	var s settings
+	flag.IntVar(&s.rounds, "rounds", 5, "rounds of each comparison, side by side")
 	gib := flag.Float64("gib", 1, "size of the bulk file in GiB")
 	memory := flag.Float64("memory-gib", 4, "how much flows while the relay's memory is watched")
-	only := flag.String("only", "bulk,memory,commands", "which measurements to make; there are bounds and storm too")
+	flag.DurationVar(&s.span, "span", 3*time.Second, "how long each loop of commands runs")
+	flag.IntVar(&s.sessions, "sessions", 10_000, "how many idle sessions; half as many are measured, too")
+	flag.IntVar(&s.files, "files", 10_000, "how many small files")
+	flag.StringVar(&s.disk, "disk", "/var/tmp", "a folder on a real disk")
+	only := flag.String("only", "bulk,memory,commands,beside,idle,transfers,sessions,files,network", "which measurements to make; there are bounds and storm too")
 	loads := flag.String("loads", "stalled,idle,flood,offers", "which loads of bounds")
+	docs := flag.String("write", "", "a folder whose performance.md gets the tables, performance.svg the plot, and performance.json all rounds")
 	flag.Parse()
-	b, err := newBench(*rounds)
-	if err != nil {
+	s.size, s.flow, s.loads = int64(*gib*(1<<30)), int64(*memory*(1<<30)), strings.Split(*loads, ",")
+	if err := measure(s, strings.Split(*only, ","), *docs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// measure makes the measurements and writes them into docs, if that is a folder.
+func measure(s settings, only []string, docs string) error {
+	b, err := newBench(s)
+	if err != nil {
+		return err
+	}
 	defer b.close()
-	fmt.Printf("machine: %s/%s, %d CPUs, %s; working files in %s\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), b.dir)
+	b.report = report{Machine: machine(), Versions: versions()}
+	fmt.Printf("machine: %s\nversions: %s\nworking files in %s\n", b.report.Machine, strings.Join(b.report.Versions, ", "), b.dir)
+	plain := func(f func()) func() error { return func() error { f(); return nil } }
 	for _, m := range []struct {
 		name string
 		run  func() error
 	}{
-		{"bulk", func() error { return b.bulk(int64(*gib * (1 << 30))) }},
-		{"memory", func() error { return b.memory(int64(*memory * (1 << 30))) }},
-		{"commands", b.commands},
-		{"bounds", func() error { return b.bounds(strings.Split(*loads, ",")) }},
+		{"bulk", b.bulk},
+		{"memory", plain(b.memory)},
+		{"commands", plain(b.commands)},
+		{"beside", b.beside},
+		{"idle", plain(b.idle)},
+		{"transfers", b.transfers},
+		{"sessions", plain(b.sessionsLatency)},
+		{"files", b.smallFiles},
+		{"network", plain(b.network)},
+		{"bounds", b.bounds},
 		{"storm", b.storm},
 	} {
-		if !strings.Contains(","+*only+",", ","+m.name+",") {
+		if !slices.Contains(only, m.name) {
 			continue
 		}
-		if err := m.run(); err != nil {
-			b.close()
-			fmt.Fprintf(os.Stderr, "bench %s: %v\n", m.name, err)
-			os.Exit(1)
+		err := m.run()
+		b.endAll()
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
+	if docs != "" {
+		if err := b.report.write(docs); err != nil {
+			return err
+		}
+	}
+	if b.failed {
+		return errors.New("a contestant failed: see its row")
+	}
+	return nil
 }
 
 // parts are what this program can be when it is started by itself.
@@ -63,12 +96,28 @@ var parts = map[string]func(args []string) error{
 	"bare-relay":     bareRelay,
 	"bare-send":      bareSend,
 	"bare-receive":   bareReceive,
+	"crowd-receive":  crowdReceive,
+	"crowd-send":     crowdSend,
 	"dian-responder": dianResponder,
-	"load-idle":      loadIdle,
+	"echo-relay":     echoRelay,
+	"echo-responder": echoResponder,
+	"bare-accept":    bareAccept,
+	"link":           linkProxy,
+	"load-bare":      loadRaw(openBare),
+	"load-idle":      loadRaw(openDian),
+	"load-mqtt":      loadRaw(openMQTT),
+	"load-nats":      loadRaw(openNATS),
 	"load-stalled":   loadStalled,
 	"load-flood":     loadFlood,
 	"load-offers":    loadOffers,
 	"storm-clients":  stormClients,
+	"mqtt-responder": mqttResponder,
+	"nats-get":       natsGet,
+	"nats-put":       natsPut,
+	"nats-receive":   natsReceive,
+	"nats-send":      natsSend,
 	"nats-server":    natsServer,
 	"nats-responder": natsResponder,
+	"webrtc-receive": rtcReceiver,
+	"webrtc-send":    rtcSend,
 }

@@ -19,20 +19,38 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
 // bench holds what the measurements share.
 type bench struct {
-	rounds int
+	settings
 	dir    string // a tmpfs where there is one
 	self   string
 	dian   string
-	live   []*process
+	ends   []func() // what the running measurement has to end
+	report report
+	failed bool // a contestant did
 }
 
-func newBench(rounds int) (*bench, error) {
+// settings are the flags of all measurements.
+type settings struct {
+	rounds   int
+	span     time.Duration // how long each loop of commands runs
+	size     int64         // of the bulk file
+	flow     int64         // how much flows while memory is watched
+	sessions int           // the larger number of idle sessions
+	files    int           // how many small ones
+	disk     string        // a folder on a real one
+	loads    []string      // of bounds
+}
+
+func newBench(s settings) (*bench, error) {
+	if err := raiseFiles(); err != nil {
+		return nil, err
+	}
 	base := os.TempDir()
 	if _, err := os.Stat("/dev/shm"); err == nil {
 		base = "/dev/shm"
@@ -41,7 +59,7 @@ func newBench(rounds int) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{rounds: rounds, dir: dir, dian: filepath.Join(dir, "dian")}
+	b := &bench{settings: s, dir: dir, dian: filepath.Join(dir, "dian")}
 	if b.self, err = os.Executable(); err != nil {
 		return nil, err
 	}
@@ -59,10 +77,34 @@ func newBench(rounds int) (*bench, error) {
 	return b, nil
 }
 
-func (b *bench) close() {
-	for _, p := range b.live {
-		p.kill()
+// raiseFiles lets this process and its children have as many files as they may.
+// Go raises its own limit by itself, but gives the old one to the programs it starts.
+func raiseFiles() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
 	}
+	const enough = 65536
+	if limit.Max < enough && syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: enough, Max: enough}) == nil {
+		return nil // root may
+	}
+	limit.Cur = limit.Max
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+}
+
+// atEnd has end run when the running measurement is over.
+func (b *bench) atEnd(end func()) { b.ends = append(b.ends, end) }
+
+// endAll ends what the measurement started, the newest first.
+func (b *bench) endAll() {
+	for _, end := range slices.Backward(b.ends) {
+		end()
+	}
+	b.ends = nil
+}
+
+func (b *bench) close() {
+	b.endAll()
 	os.RemoveAll(b.dir)
 }
 
@@ -89,13 +131,21 @@ func (b *bench) file(name string, n int64) (string, error) {
 type process struct {
 	cmd    *exec.Cmd
 	out    *bufio.Scanner
-	stderr bytes.Buffer
+	stderr lockedBuffer
 	ended  bool
 }
 
 // start runs a program; line reads its standard output.
 func (b *bench) start(program string, args ...string) (*process, error) {
+	return b.startReading(nil, program, args...)
+}
+
+// startReading runs a program whose standard input is in.
+func (b *bench) startReading(in *os.File, program string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(program, args...)}
+	if in != nil {
+		p.cmd.Stdin = in
+	}
 	p.cmd.Stderr = &p.stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -106,7 +156,7 @@ func (b *bench) start(program string, args ...string) (*process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	b.live = append(b.live, p)
+	b.atEnd(p.kill)
 	return p, nil
 }
 
@@ -119,6 +169,36 @@ func (p *process) line(want string) (string, error) {
 	}
 	p.kill()
 	return "", fmt.Errorf("%s ended without saying %q: %s", p.cmd.Args, want, p.stderr.String())
+}
+
+// says waits until standard error contains want, at most a minute.
+func (p *process) says(want string) error {
+	for range 6000 {
+		if strings.Contains(p.stderr.String(), want) {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	p.kill()
+	return fmt.Errorf("%s did not say %q: %s", p.cmd.Args, want, p.stderr.String())
+}
+
+// A lockedBuffer may be read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 // wait waits for the end; a status other than 0 is an error.
@@ -234,5 +314,5 @@ func certificate(dir string) error {
 // spread is the median and range of some figures.
 func spread(values []float64) (median, low, high float64) {
 	s := slices.Sorted(slices.Values(values))
-	return s[len(s)/2], s[0], s[len(s)-1]
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2, s[0], s[len(s)-1]
 }

@@ -34,6 +34,12 @@ func (b *bench) startRelay(secure bool) (*relay, error) {
 	return r, waitListening(addr)
 }
 
+// addr is where it listens.
+func (r *relay) addr() string {
+	_, addr, _ := strings.Cut(r.url, "//")
+	return addr
+}
+
 // as are the flags with which a client of the relay is user.
 func (r *relay) as(user string) []string {
 	args := []string{"--server", r.url, "--user", user}
@@ -57,13 +63,22 @@ func (b *bench) listen(r *relay, user, dir string) (*process, error) {
 }
 
 // cpuNow is the processor time of a running process so far.
-func cpuNow(p *process) time.Duration {
+func cpuNow(p *process) time.Duration { return cpuFields(p, 11, 12) }
+
+// familyCPU is that of a running process and the children that it has waited for.
+func familyCPU(p *process) time.Duration { return cpuFields(p, 11, 12, 13, 14) }
+
+// cpuFields adds times of /proc's stat, counted behind the name of the program.
+func cpuFields(p *process, which ...int) time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
+	ticks := 0
+	for _, i := range which {
+		n, _ := strconv.Atoi(fields[i])
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100
 }

@@ -125,7 +125,7 @@ const badHandshake = "this WebSocket handshake is not right"
 func (s *Server) upgrader() *websocket.Upgrader {
 	return &websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout,
-		ReadBufferSize:   link.ReadBufferBytes,
+		ReadBufferSize:   link.IdleReadBytes,
 		WriteBufferSize:  link.WriteBufferBytes,
 		WriteBufferPool:  link.WriteBuffers,
 		CheckOrigin:      func(*http.Request) bool { return true }, // done before

@@ -2,7 +2,7 @@
 # Sees that what the tests need is there: installs it as root on Debian, otherwise says what to install.
 set -euo pipefail
 cd "$(dirname "$0")"
-declare -A package=([curl]=curl [node]=nodejs [npm]=npm [gcc]=gcc [ip]=iproute2 [nft]=nftables [nginx]=nginx-light [haproxy]=haproxy [caddy]=caddy [openssl]=openssl)
+declare -A package=([curl]=curl [node]=nodejs [npm]=npm [gcc]=gcc [ip]=iproute2 [nft]=nftables [nginx]=nginx-light [haproxy]=haproxy [caddy]=caddy [openssl]=openssl [chromium]=chromium)
 missing=()
 for program in "${!package[@]}"; do
 	command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || missing+=("${package[$program]}")
@@ -16,5 +16,5 @@ if [ ${#missing[@]} -gt 0 ]; then
 		exit 1
 	fi
 fi
-node --version | grep -qE '^v(1[89]|[2-9][0-9])\.' || { echo "the tests need Node.js 18 or newer, this is $(node --version)" >&2; exit 1; }
+node --version | grep -qE '^v([2-9][0-9])\.' || { echo "the tests need Node.js 20 or newer, this is $(node --version)" >&2; exit 1; }
 (cd js && npm ci --no-audit --no-fund --loglevel=error)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 
 	"github.com/gorilla/websocket"
 )
@@ -50,7 +51,17 @@ type gate struct {
 	rest      uint64   // bytes to come of the present frame: mask and content
 	fragments int      // of the present message
 	broken    error    // what every Read from now on returns
+
+	// While a client sends much it is read in large pieces; otherwise there is no
+	// buffer here, and only a small one in gorilla.
+	much     bool // the last read got all that it had room for
+	ahead    *[aheadBytes]byte
+	from, to int // what is in ahead
 }
+
+const aheadBytes = 16 << 10
+
+var aheads = sync.Pool{New: func() any { return new([aheadBytes]byte) }}
 
 // Read returns what comes up to a frame that is against the rules, and then a
 // *CloseError.
@@ -58,13 +69,35 @@ func (g *gate) Read(p []byte) (int, error) {
 	if g.broken != nil {
 		return 0, g.broken
 	}
-	n, err := g.noticed.Read(p)
+	n, err := g.read(p)
 	good := g.look(p[:n])
 	if g.broken != nil && good == 0 {
 		return 0, g.broken
 	}
 	if g.broken != nil {
 		return good, nil
+	}
+	return n, err
+}
+
+// read reads what was read ahead, or from the connection.
+func (g *gate) read(p []byte) (n int, err error) {
+	if g.ahead == nil && (!g.much || len(p) >= aheadBytes) {
+		n, err = g.noticed.Read(p)
+		g.much = n == len(p) && g.asks != nil // logged in: nobody else is given so much
+		return n, err
+	}
+	if g.ahead == nil {
+		g.ahead = aheads.Get().(*[aheadBytes]byte)
+		g.to, err = g.noticed.Read(g.ahead[:])
+		g.from, g.much = 0, g.to >= len(p)
+	}
+	n = copy(p, g.ahead[g.from:g.to])
+	if g.from += n; g.from == g.to {
+		aheads.Put(g.ahead)
+		g.ahead = nil
+	} else {
+		err = nil // it comes again without bytes
 	}
 	return n, err
 }

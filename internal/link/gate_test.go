@@ -3,6 +3,8 @@ package link
 import (
 	"bytes"
 	"errors"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -116,6 +118,58 @@ func TestGateRefusesWhatGorillaLetsPass(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A gate holds a buffer only as long as there is something in it.
+func TestGateReadsAheadWhileMuchComes(t *testing.T) {
+	content := make([]byte, 3*aheadBytes+100)
+	for i := range content {
+		content[i] = byte(i * 7)
+	}
+	below := &countedConn{rest: raw(0x82, len(content), content)}
+	whole := bytes.Clone(below.rest)
+	g := &gate{noticed: noticed{Conn: below, asks: func() {}}}
+	var got []byte
+	p := make([]byte, 512)
+	for {
+		n, err := g.Read(p)
+		got = append(got, p[:n]...)
+		if err == io.EOF {
+			break
+		}
+		if err != nil || n == 0 {
+			t.Fatalf("Read = %d, %v", n, err)
+		}
+		if (g.ahead == nil) != (g.from == g.to) {
+			t.Fatal("a buffer with nothing in it")
+		}
+	}
+	if !bytes.Equal(got, whole) {
+		t.Error("other bytes were read")
+	}
+	if below.reads > 8 { // 512 bytes, three or four times 16 KiB, the rest, the end
+		t.Errorf("%d reads below", below.reads)
+	}
+	if g.ahead != nil {
+		t.Error("a buffer is kept at the end")
+	}
+}
+
+// A countedConn has something to read and counts who reads it.
+type countedConn struct {
+	net.Conn
+	rest  []byte
+	reads int
+}
+
+func (c *countedConn) Read(p []byte) (int, error) {
+	c.reads++
+	if len(c.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
 }
 
 // Before Welcome a client may ping a little and not flood.

@@ -64,7 +64,7 @@ func (l *Link) SendBy(reader *Link, f *wire.Frame) error {
 func (l *Link) WakeOthers() {
 	for i, other := range l.woken {
 		l.woken[i] = nil
-		other.wakeWriter()
+		other.flush(0)
 	}
 	l.woken = l.woken[:0]
 }

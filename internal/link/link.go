@@ -35,6 +35,7 @@ const (
 // idle connection holds no write buffer.
 const (
 	ReadBufferBytes  = 4 << 10
+	IdleReadBytes    = 512 // for a connection behind Guarded, which reads ahead itself
 	WriteBufferBytes = batchBytes
 )
 
@@ -104,15 +105,13 @@ func (c Config) withDefaults() Config {
 // called by anybody at any time. Its fields are grouped by who may touch them.
 type Link struct {
 	// Set by New, then only read.
-	conn  *websocket.Conn
-	cfg   Config
-	born  time.Time
-	wake  chan struct{} // capacity 1: there is something to write
-	stop  chan struct{} // closed when both loops must end at once
-	done  chan struct{} // closed when Run returns
-	loops atomic.Int32  // of the two that still run
+	conn    *websocket.Conn
+	cfg     Config
+	born    time.Time
+	written chan struct{} // closed when nothing is written any more
+	done    chan struct{} // closed when Run returns
 
-	// Used by both loops.
+	// Used by reader and writer.
 	closing atomic.Bool // the end has begun: received frames are not handled any more
 	watch   watch
 
@@ -124,29 +123,36 @@ type Link struct {
 	err    error      // the first cause
 	status int        // WebSocket status to close with; 0: do not
 	last   *wire.Frame
-	dead   bool // stop is closed
+	dead   bool // the connection is closed
 	later  bool // what is queued waits for a reader that wakes the writer (SendBy)
+
+	running   bool        // Run has begun
+	atWork    bool        // a writer runs
+	wrote     bool        // written is closed
+	heartbeat *time.Timer // set by Run
 
 	// Owned by the reader.
 	control bucket
 	woken   []*Link // whose writers are woken when it has handled all that has come
 	asking  bool    // the connection tells when that is; otherwise it is each message
-	// Owned by the writer.
-	sent time.Time // when something was written last
+	// Owned by who writes: the writer, or somebody who writes in its place.
+	writing sync.Mutex // first of the two mutexes
+	sent    time.Time  // when something was written last
+	calm    *calm
 }
 
 // New makes a Link of a connection whose login is done. It works once Run is
 // called, and has to be, for Done to close; frames sent before wait in the queue.
 func New(conn *websocket.Conn, cfg Config) *Link {
 	l := &Link{
-		conn: conn,
-		cfg:  cfg.withDefaults(),
-		born: time.Now(),
-		wake: make(chan struct{}, 1),
-		stop: make(chan struct{}),
-		done: make(chan struct{}),
+		conn:    conn,
+		cfg:     cfg.withDefaults(),
+		born:    time.Now(),
+		written: make(chan struct{}),
+		done:    make(chan struct{}),
 	}
 	l.sent = l.born
+	l.calm = calmOf(rawConn(conn))
 	l.control = bucket{tokens: controlBurst, at: l.born}
 	conn.SetReadLimit(wire.MessageBytes)
 	conn.SetReadDeadline(time.Time{}) // the watch takes over
@@ -160,8 +166,8 @@ func New(conn *websocket.Conn, cfg Config) *Link {
 // Run carries frames until either direction fails, Close has done its work or
 // ctx ends. It closes the connection and returns the first cause: ErrSilent,
 // ErrClosed after a Close, a *websocket.CloseError when the peer closed, the
-// error of Handle, the cause of ctx, or what broke. Both loops have stopped by
-// then; a Handle that is running is waited for. Run may be called once.
+// error of Handle, the cause of ctx, or what broke. Reader and writer have stopped
+// by then; a Handle that is running is waited for. Run may be called once.
 func (l *Link) Run(ctx context.Context) error {
 	defer close(l.done)
 	stopWatching := context.AfterFunc(ctx, func() { l.kill(context.Cause(ctx)) })
@@ -170,11 +176,21 @@ func (l *Link) Run(ctx context.Context) error {
 	l.watch.start(l)
 	defer l.watch.end()
 
-	l.loops.Store(2)
-	var writer sync.WaitGroup
-	writer.Go(l.writeLoop)
+	l.mu.Lock()
+	l.running = true
+	l.heartbeat = time.AfterFunc(l.cfg.Heartbeat, l.beat)
+	idle := l.idleLocked()
+	if l.dead {
+		l.wroteLocked()
+	}
+	l.mu.Unlock()
+	defer l.heartbeat.Stop()
+	if !idle {
+		l.wakeWriter()
+	}
 	l.readLoop()
-	writer.Wait()
+	<-l.written
+	l.kill(ErrClosed)
 	l.conn.Close()
 	l.Drop()
 	return l.Err()
@@ -182,6 +198,8 @@ func (l *Link) Run(ctx context.Context) error {
 
 // Drop gives up what is queued. It is for a Link that will not Run.
 func (l *Link) Drop() {
+	l.writing.Lock() // somebody may be writing in the writer's place
+	defer l.writing.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil {
@@ -197,13 +215,6 @@ func (l *Link) forgetLocked(b *batch) {
 	b.reset()
 }
 
-// leave is called by each loop at its end. The last one stops everything else.
-func (l *Link) leave() {
-	if l.loops.Add(-1) == 0 {
-		l.kill(ErrClosed)
-	}
-}
-
 // kill ends the link at once. It is not held up by the connection.
 func (l *Link) kill(cause error) {
 	l.mu.Lock()
@@ -212,10 +223,12 @@ func (l *Link) kill(cause error) {
 	}
 	was := l.dead
 	l.dead = true
+	if !l.atWork {
+		l.wroteLocked()
+	}
 	l.mu.Unlock()
 	l.closing.Store(true)
 	if !was {
-		close(l.stop)
 		// The socket itself: a TLS goodbye could wait for a peer that reads nothing.
 		rawConn(l.conn).Close()
 	}
@@ -268,13 +281,6 @@ func (l *Link) Queued() (frames, bytes int) {
 
 // RemoteAddr returns the peer's address.
 func (l *Link) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
-
-func (l *Link) wakeWriter() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
-}
 
 // rawConn returns the connection below TLS and what else is around it, as far as
 // that can be seen.

@@ -23,7 +23,7 @@ func sockets(t testing.TB, l listener) (client, server *websocket.Conn) {
 	t.Helper()
 	upgraded := make(chan *websocket.Conn, 1)
 	upgrader := websocket.Upgrader{
-		ReadBufferSize: ReadBufferBytes, WriteBufferSize: WriteBufferBytes, WriteBufferPool: WriteBuffers,
+		ReadBufferSize: IdleReadBytes, WriteBufferSize: WriteBufferBytes, WriteBufferPool: WriteBuffers,
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ws, err := upgrader.Upgrade(Guarded(w), r, nil); err == nil {

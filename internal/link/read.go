@@ -16,7 +16,6 @@ import (
 // After an orderly end has begun it reads on, for the peer's close, and handles
 // nothing.
 func (l *Link) readLoop() {
-	defer l.leave()
 	for {
 		kind, r, err := l.conn.NextReader()
 		if err != nil {

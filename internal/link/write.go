@@ -98,61 +98,136 @@ func (l *Link) ownLocked(f *wire.Frame) {
 	l.cfg.Room.Take(l.out.size()-was, true)
 }
 
-// writeLoop writes what is queued until the link ends, and a Ping when there was
-// nothing to write for the heartbeat.
-func (l *Link) writeLoop() {
-	defer l.leave()
-	heartbeat := time.NewTimer(l.cfg.Heartbeat)
-	defer heartbeat.Stop()
+// wakeWriter sees that what is queued is written: by the writer that is at it, or by
+// a new one. An idle link has none.
+func (l *Link) wakeWriter() {
+	l.mu.Lock()
+	begin := l.running && !l.atWork && !l.wrote
+	l.atWork = l.atWork || begin
+	l.mu.Unlock()
+	if begin {
+		go l.write()
+	}
+}
+
+// write is the writer: it writes until nothing is queued, or the link's end.
+func (l *Link) write() {
+	// Whoever woke us is often about to send more: let it, so that one write takes
+	// all of it.
+	runtime.Gosched()
 	for {
-		select {
-		case <-l.stop:
-			return
-		case <-l.wake:
-			// Whoever woke us is often about to send more: let it, so that one write
-			// takes all of it.
-			runtime.Gosched()
-		case <-heartbeat.C:
-			if idle := time.Since(l.sent); idle < l.cfg.Heartbeat {
-				heartbeat.Reset(l.cfg.Heartbeat - idle)
-				continue
-			}
-			l.mu.Lock()
-			if l.err == nil {
-				l.ownLocked(pingFrame)
-			}
+		l.writing.Lock()
+		over, err := l.writeQueued(0)
+		l.writing.Unlock()
+		// ErrCloseSent is gorilla's, for a broken message: the reader is ending the link.
+		if err != nil && err != websocket.ErrCloseSent {
+			l.kill(fmt.Errorf("link: write: %w", err))
+		}
+		l.mu.Lock()
+		if over || err != nil || l.dead {
+			l.wroteLocked()
+		}
+		if l.wrote || l.idleLocked() {
+			l.atWork = false
 			l.mu.Unlock()
-			heartbeat.Reset(l.cfg.Heartbeat)
+			return
 		}
-		for {
-			ended, err := l.writeQueued()
-			if err == websocket.ErrCloseSent {
-				return // by gorilla, for a broken message: the reader is ending the link
-			}
-			if err != nil {
-				l.kill(fmt.Errorf("link: write: %w", err))
-				return
-			}
-			if ended {
-				return
-			}
-			if l.idle() {
-				break
-			}
-		}
+		l.mu.Unlock()
+	}
+}
+
+// wroteLocked says that nothing is written any more.
+func (l *Link) wroteLocked() {
+	if !l.wrote {
+		l.wrote = true
+		close(l.written)
+	}
+}
+
+// beat is the function of the heartbeat's timer: it queues a Ping when there was
+// nothing to write for so long.
+func (l *Link) beat() {
+	idle := time.Duration(0) // as long as somebody writes
+	if l.writing.TryLock() {
+		idle = time.Since(l.sent)
+		l.writing.Unlock()
+	}
+	l.mu.Lock()
+	if l.dead || l.status != 0 {
+		l.mu.Unlock()
+		return
+	}
+	ping := idle >= l.cfg.Heartbeat
+	if ping {
+		l.ownLocked(pingFrame)
+		idle = 0
+	}
+	l.heartbeat.Reset(l.cfg.Heartbeat - idle)
+	l.mu.Unlock()
+	if ping {
+		l.wakeWriter()
+	}
+}
+
+// nowBytes is the largest that somebody writes in the writer's place, and soonAfter
+// the time after a write in which the writer does it, who gathers what comes.
+const (
+	nowBytes  = 4 << 10
+	soonAfter = 100 * time.Microsecond
+)
+
+// Push is Send for who is alone with what it sends, and in a hurry: it writes at once
+// in the writer's place, which saves waking it, if that is sure not to wait for the
+// peer. Who pushes in quick succession lets the writer gather.
+func (l *Link) Push(f *wire.Frame) error {
+	idle, err := l.queue(f, true)
+	if err == nil && idle {
+		l.flush(soonAfter)
+	}
+	return err
+}
+
+// flush gets what is queued on its way: by itself if it is little, nobody else is
+// writing, the last write is some time ago and the connection takes it without a
+// wait; otherwise it wakes the writer.
+func (l *Link) flush(ago time.Duration) {
+	if !l.writing.TryLock() {
+		l.wakeWriter()
+		return
+	}
+	var err error
+	if (ago == 0 || time.Since(l.sent) > ago) && l.calm.is() {
+		_, err = l.writeQueued(nowBytes)
+	}
+	l.writing.Unlock()
+	switch {
+	case err == websocket.ErrCloseSent: // as in write
+	case err != nil:
+		l.kill(fmt.Errorf("link: write: %w", err))
+	case !l.idle():
+		l.wakeWriter()
 	}
 }
 
 func (l *Link) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.idleLocked()
+}
+
+func (l *Link) idleLocked() bool {
 	return l.out.frames == 0 && !l.pong && l.wsPong == nil && l.status == 0
 }
 
 // writeQueued writes all that is queued at its beginning. In an orderly end it
-// adds the last frame and the close, and reports that it is over.
-func (l *Link) writeQueued() (ended bool, err error) {
+// adds the last frame and the close, and reports that it is over. With most > 0 it
+// does nothing if there is more to do than one message of so many bytes.
+func (l *Link) writeQueued(most int) (ended bool, err error) {
 	l.mu.Lock()
+	if most > 0 && (l.err != nil || l.pong || l.wsPong != nil || l.out.messages() != 1 || l.out.size() > most) {
+		l.mu.Unlock()
+		return false, nil
+	}
 	if l.pong {
 		l.pong = false
 		l.ownLocked(pongFrame)

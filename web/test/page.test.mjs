@@ -1,22 +1,25 @@
 // The page as people use it: two of them in Chromium, through one relay.
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { browser, choose, folder, open, relay, signIn } from "./lib.mjs";
 
 const sum = (p) => createHash("sha256").update(p).digest("hex");
 const middle = 0.02; // of a transfer: it has begun and is far from its end
-let r, b, dir, alice, bob, big, bigSum;
+let r, b, dir, alice, bob, big, bigSum, huge;
 const faults = [];
 
 before(async () => {
   [r, b, dir] = await Promise.all([relay(), browser(), folder()]);
-  const content = randomBytes(64 << 20);
+  const content = randomBytes(128 << 20);
   big = join(dir, "big.bin");
   bigSum = sum(content);
   await writeFile(big, content);
+  huge = join(dir, "huge.bin");
+  await writeFile(huge, "");
+  await truncate(huge, 2 ** 30);
   alice = await open(b.context, r.url, faults);
   await signIn(alice, "alice");
   bob = await open(b.context, r.url, faults);
@@ -145,14 +148,14 @@ test("always accept from somebody, and take that back", async () => {
 
 test("cancel from either side, and both say so", async () => {
   for (const [page, other, words] of [[alice, bob, "cancelled by alice"], [bob, alice, "cancelled by bob"]]) {
-    await attach(alice, big);
-    await bob.getByRole("button", { name: "Accept: big.bin" }).click();
-    await isGoing(alice, "big.bin");
-    await card(page, "big.bin").getByRole("button", { name: "Cancel big.bin" }).click();
-    await ended(alice, "big.bin", "failed");
-    await ended(bob, "big.bin", "failed");
-    await card(other, "big.bin").getByText(words).waitFor();
-    await card(page, "big.bin").getByText("cancelled", { exact: true }).waitFor();
+    await attach(alice, huge);
+    await bob.getByRole("button", { name: "Accept: huge.bin" }).click();
+    await isGoing(alice, "huge.bin");
+    await card(page, "huge.bin").getByRole("button", { name: "Cancel huge.bin" }).click();
+    await ended(alice, "huge.bin", "failed");
+    await ended(bob, "huge.bin", "failed");
+    await card(other, "huge.bin").getByText(words).waitFor();
+    await card(page, "huge.bin").getByText("cancelled", { exact: true }).waitFor();
   }
 });
 

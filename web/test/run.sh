@@ -2,11 +2,15 @@
 # Tests of the page in Chromium, against the relay that is built with what is committed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ -d node_modules ] || npm ci --no-audit --no-fund
+[ -d node_modules ] || npm ci --no-audit --no-fund --loglevel=error
+if grep -n '"resolved"' package-lock.json >&2; then
+	echo "web: package-lock.json names a registry" >&2
+	exit 1
+fi
 chromium=${CHROMIUM:-/usr/bin/chromium}
 if [ ! -x "$chromium" ]; then
-	echo "NOT RUN: there is no $chromium (apt-get install chromium, or set CHROMIUM)"
-	exit "${DIAN_NEED_CHROMIUM:-0}"
+	echo "web: no browser at $chromium; apt-get install chromium, or set CHROMIUM" >&2
+	exit 1
 fi
 if [ -z "${DIAN:-}" ]; then
 	DIAN=$(mktemp -d)/dian

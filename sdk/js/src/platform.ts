@@ -39,6 +39,8 @@ export interface Source {
   readonly path: string;
   /** Gives the bytes from offset, at most length; fewer only at the end. Errors: SourceFault. */
   read(offset: number, length: number): Promise<Uint8Array>;
+  /** Gives what gives one piece after the other from the beginning, empty at the end; a piece is valid until the next. */
+  pieces?(): () => Promise<Uint8Array>;
   /** Errors if the content is not what it was: SourceFault. */
   check(): Promise<void>;
   /** The content as a Blob, where the platform's lanes send one. */
@@ -76,7 +78,7 @@ export interface Ledger {
   all(): Promise<Entry[]>;
   put(e: Entry): Promise<void>;
   delete(key: string): Promise<void>;
-  close(): void;
+  close(): Promise<void>;
 }
 
 /** How a part's bytes come to an end that is not theirs. */

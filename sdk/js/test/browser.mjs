@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { join, normalize } from "node:path";
 import { chromium } from "playwright-core";
-import { folder, here } from "./lib.mjs";
+import { after, folder, here } from "./lib.mjs";
 
 const bare = {
   "hash-wasm": "/node_modules/hash-wasm/dist/index.esm.js",
@@ -26,7 +26,7 @@ export async function pages(t) {
     }
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  t.after(() => server.close());
+  after(t, () => server.close());
   return `http://127.0.0.1:${server.address().port}`;
 }
 
@@ -37,7 +37,7 @@ export async function browser(t) {
     args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync", "--js-flags=--expose-gc"],
   });
-  t.after(() => context.close());
+  after(t, () => context.close());
   return context;
 }
 

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { browser, open, pages } from "./browser.mjs";
-import { content, dian, folder, relay, run, sha256, token, until } from "./lib.mjs";
+import { after, content, dian, folder, relay, run, sha256, token, until } from "./lib.mjs";
 
 const middle = 1 << 20; // bytes after which a transfer is in its middle
 const seen = (page, event, sendId) => page.evaluate(([e, i]) => seen(e, i), [event, sendId]);
@@ -39,7 +39,7 @@ test("the SDK in Chromium", async (t) => {
   }));
   const into = join(dir, "into");
   const listen = run(dian, ["listen", "--user", "gopher", "--server", r.url, "--json", "--dir", into]);
-  t.after(() => listen.stop());
+  after(t, () => listen.stop());
 
   await t.test("all three kinds go between two pages and the CLI, both ways, 300 MiB with the same hash", async () => {
     const [a, b] = [await page(), await page()];
@@ -108,18 +108,15 @@ test("the SDK in Chromium", async (t) => {
     const [a, b] = [await page(), await page()];
     await login(a, r, "alice");
     await login(b, r, "bob");
-    const id = await sendFile(a, mid, "bob");
-    await arriving(b, 16 << 20);
-    await b.waitForFunction(async () => { // what is written down survives
-      const [db] = (await indexedDB.databases()).filter((d) => d.name.startsWith("dian-"));
-      return db !== undefined;
-    });
+    const id = await sendFile(a, big, "bob");
+    await until(() => b.evaluate((i) => journal(i), id)); // what is written down survives
     await b.reload();
     await b.waitForFunction(() => document.title === "ready");
     await login(b, r, "bob");
     await b.waitForFunction((i) => seen("offer", i).length > 0, id);
+    assert.ok((await seen(b, "offer", id))[0].received > 0, "it begins with what it has");
     assert.deepEqual(code(await result(a, id)), [0, "stored"]);
-    assert.equal(await digest(b, id), midSum);
+    assert.equal(await digest(b, id), bigSum);
 
     const other = "01890a5d-ac96-774b-bcce-b302099a8057";
     await sendFile(a, mid, "bob", { sendId: other });

@@ -11,10 +11,32 @@ export const here = dirname(fileURLToPath(import.meta.url));
 export const vectors = join(here, "../../../testdata/vectors");
 export const dian = process.env.DIAN ?? "/nonexistent/set-DIAN";
 
+const ends = new WeakMap();
+
+/** Calls fn when the test is over: what was made last ends first, and all of it ends. */
+export function after(t, fn) {
+  let list = ends.get(t);
+  if (list === undefined) {
+    ends.set(t, (list = []));
+    t.after(async () => {
+      const faults = [];
+      for (const end of list.reverse()) {
+        try {
+          await end();
+        } catch (e) {
+          faults.push(e);
+        }
+      }
+      if (faults.length > 0) throw faults[0];
+    });
+  }
+  list.push(fn);
+}
+
 /** A folder that is gone when the test is over. */
 export async function folder(t) {
   const dir = await mkdtemp(join(tmpdir(), "dian-js-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  after(t, () => rm(dir, { recursive: true, force: true }));
   return dir;
 }
 
@@ -82,7 +104,7 @@ export async function relay(t, config = "") {
   };
   r.kill = () => r.process.stop("SIGKILL");
   await r.start();
-  t.after(() => r.process.stop("SIGKILL"));
+  after(t, () => r.process.stop("SIGKILL"));
   return r;
 }
 

@@ -2,11 +2,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Code, codeOf, connect, DianError } from "../dist/index.node.js";
-import { folder, gather, relay, run, token, until, dian } from "./lib.mjs";
+import { after, folder, gather, relay, run, token, until, dian } from "./lib.mjs";
 
 const login = async (t, r, user, options = {}) => {
   const c = await connect(r.url, { token: token(user), receiveDir: await folder(t), ...options });
-  t.after(() => c.close());
+  after(t, () => c.close());
   return c;
 };
 
@@ -94,6 +94,23 @@ test("a handler's reply and error reach the sender; what nobody handles is refus
   assert.deepEqual(many.map((m) => new TextDecoder().decode(m.reply)), Array.from({ length: 300 }, (_, i) => `alice:${i}:`));
 });
 
+test("an application's bug in a listener or a hook stops nothing else", async (t) => {
+  const r = await relay(t);
+  const faults = [];
+  globalThis.reportError = (e) => faults.push(e.message); // as in a browser; Node has none
+  after(t, () => void delete globalThis.reportError);
+  const got = [];
+  const bob = await login(t, r, "bob", { acceptFile: () => { throw new Error("hook"); } });
+  bob.on("cmdData", () => { throw new Error("listener"); });
+  bob.on("cmdData", (c) => got.push(c.text()));
+  const alice = await login(t, r, "alice", { sendOnly: true });
+  assert.equal((await alice.sendCmd("bob", "1")).code, 0);
+  assert.equal((await alice.sendFile("bob", new Blob(["x"])).result).code, Code.internal);
+  assert.equal((await alice.sendCmd("bob", "2")).code, 0);
+  await until(() => got.length === 2 && faults.length === 3);
+  assert.deepEqual(faults.sort(), ["hook", "listener", "listener"]);
+});
+
 test("commands go to and from the CLI", async (t) => {
   const r = await relay(t);
   const bob = await login(t, r, "bob");
@@ -101,7 +118,7 @@ test("commands go to and from the CLI", async (t) => {
   assert.equal(await run(dian, ["cmd", "--user", "alice", "--server", r.url, "bob", "from go 点"]).ended, 0);
   assert.deepEqual([cmds.list[0].source, cmds.list[0].text()], ["alice", "from go 点"]);
   const listen = run(dian, ["listen", "--user", "carol", "--server", r.url, "--json", "--dir", await folder(t)]);
-  t.after(() => listen.stop());
+  after(t, () => listen.stop());
   const sent = await bob.sendCmd("carol", "from js", { waitForPeer: 20_000 });
   assert.equal(sent.code, 0);
   assert.match(await listen.line((l) => l.includes('"cmd"')), /from js/);

@@ -42,6 +42,17 @@ Object.assign(window, {
     for (let at = 0; at < blob.size; at += 4 << 20) h.update(new Uint8Array(await blob.slice(at, at + (4 << 20)).arrayBuffer()));
     return h.digest("hex");
   },
+  /** How much of a transfer is written down, in whichever place of this origin. */
+  async journal(sendId) {
+    let offset = 0;
+    for (const { name } of await indexedDB.databases()) {
+      const db = await new Promise((resolve) => Object.assign(indexedDB.open(name), { onsuccess: (e) => resolve(e.target.result) }));
+      const all = await new Promise((resolve) => Object.assign(db.transaction("entries").objectStore("entries").getAll(), { onsuccess: (e) => resolve(e.target.result) }));
+      db.close();
+      for (const e of all) if (e.sendId === sendId && e.state === "partial") offset = Math.max(offset, e.offset);
+    }
+    return offset;
+  },
   seen: (event, sendId) => state.log.filter((e) => e.event === event && (sendId === undefined || e.sendId === sendId)),
 });
 document.title = "ready";

@@ -5,16 +5,16 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { Code, connect } from "../dist/index.node.js";
 import { newSendId } from "../dist/core/names.js";
-import { content, dian, folder, gather, here, relay, run, sha256, token, until } from "./lib.mjs";
+import { after, content, dian, folder, gather, here, relay, run, sha256, token, until } from "./lib.mjs";
 
 const login = async (t, r, user, options = {}) => {
   const c = await connect(r.url, { token: token(user), receiveDir: await folder(t), ...options });
-  t.after(() => c.close());
+  after(t, () => c.close());
   return c;
 };
 const peer = (t, ...args) => {
   const p = run(process.execPath, [join(here, "peer.mjs"), ...args]);
-  t.after(() => p.stop("SIGKILL"));
+  after(t, () => p.stop("SIGKILL"));
   return { ...p, event: (fits) => p.line((l) => fits(JSON.parse(l))).then((l) => JSON.parse(l)) };
 };
 
@@ -47,7 +47,7 @@ test("files to and from the CLI have the same hash", async (t) => {
   const sum = await sha256(path);
   const into = join(dir, "into");
   const listen = run(dian, ["listen", "--user", "carol", "--server", r.url, "--json", "--dir", into]);
-  t.after(() => listen.stop());
+  after(t, () => listen.stop());
   const bob = await login(t, r, "bob");
   const files = gather(bob, "fileData");
   const there = await bob.sendFile("carol", path, { waitForPeer: 20_000 });
@@ -105,7 +105,7 @@ test("refusal, cancel from either side, cancel that is too late", async (t) => {
   const notices = gather(bob, "cancelSend");
   const alice = await login(t, r, "alice", { sendOnly: true });
   const cancels = gather(alice, "cancelSendResult");
-  const path = await content(join(await folder(t), "big"), 300 << 20);
+  const path = await content(join(await folder(t), "big"), 200 << 20);
   const refused = (await alice.sendFile("bob", path).result).error;
   assert.deepEqual([refused.code, refused.origin, refused.detail], [4711, "peer", "今天不行"]);
 
@@ -163,12 +163,12 @@ test("a transfer goes on after the relay was killed and started again", async (t
   const bob = await login(t, r, "bob");
   const files = gather(bob, "fileData");
   const alice = await login(t, r, "alice");
-  const path = await content(join(await folder(t), "big.bin"), 256 << 20);
+  const path = await content(join(await folder(t), "big.bin"), 192 << 20);
   const task = alice.sendFile("bob", path);
   await until(() => task.progress.sent > 1 << 20);
   await r.kill();
   const before = task.progress.sent;
-  assert.ok(before < 256 << 20, "it was not over before");
+  assert.ok(before < 192 << 20, "it was not over before");
   await new Promise((resolve) => setTimeout(resolve, 200));
   await r.start();
   const result = await task;
@@ -181,7 +181,7 @@ test("a transfer goes on after the relay was killed and started again", async (t
 test("a receiver that is killed goes on from its journal in its next life", async (t) => {
   const r = await relay(t);
   const dir = await folder(t);
-  const path = await content(join(await folder(t), "big.bin"), 256 << 20);
+  const path = await content(join(await folder(t), "big.bin"), 192 << 20);
   const first = peer(t, "receive", r.url, token("bob"), dir);
   await first.event((e) => e.event === "ready");
   const alice = await login(t, r, "alice", { sendOnly: true });
@@ -205,7 +205,7 @@ test("a sender that is killed goes on with the same sendId; it is delivered once
   const r = await relay(t);
   const bob = await login(t, r, "bob");
   const files = gather(bob, "fileData");
-  const path = await content(join(await folder(t), "big.bin"), 256 << 20);
+  const path = await content(join(await folder(t), "big.bin"), 192 << 20);
   const id = newSendId();
   const first = peer(t, "send", r.url, token("alice"), "", "bob", path, id);
   await first.event((e) => e.event === "progress" && e.sent > 1 << 20);
@@ -221,7 +221,7 @@ test("a sender that is killed goes on with the same sendId; it is delivered once
 test("the CLI's transfer goes on after a kill of the relay, in both directions", async (t) => {
   const r = await relay(t);
   const dir = await folder(t);
-  const path = await content(join(dir, "big.bin"), 256 << 20);
+  const path = await content(join(dir, "big.bin"), 192 << 20);
   const bob = await login(t, r, "bob");
   const files = gather(bob, "fileData");
   const progress = gather(bob, "receiveProgress");
@@ -234,7 +234,7 @@ test("the CLI's transfer goes on after a kill of the relay, in both directions",
 
   const into = join(dir, "into");
   const listen = run(dian, ["listen", "--user", "carol", "--server", r.url, "--json", "--dir", into]);
-  t.after(() => listen.stop());
+  after(t, () => listen.stop());
   const task = bob.sendFile("carol", path, { waitForPeer: 20_000 });
   await until(() => task.progress.sent > 1 << 20);
   await r.kill();
@@ -253,7 +253,7 @@ test("a file that arrived and was not told of is told in the next life", async (
   await quiet.close();
   const told = [];
   const next = await connect(r.url, { token: token("bob"), receiveDir: dir, on: { fileData: (f) => told.push(f) } });
-  t.after(() => next.close());
+  after(t, () => next.close());
   await until(() => told.length === 1);
   assert.equal(await sha256(told[0].path), await sha256(path));
   await told[0].remove();

@@ -69,7 +69,7 @@ export class DbLedger implements Ledger {
     return this.#run("meta", "readonly", (s) => s.get("instance") as IDBRequest<Uint8Array>);
   }
 
-  close(): void {
-    this.#db.close();
+  async close(): Promise<void> {
+    this.#db.close(); // what was begun ends before
   }
 }

@@ -249,7 +249,7 @@ export class OpfsVault implements Vault {
 
   async close(): Promise<void> {
     this.#hand?.end();
-    this.ledger.close();
+    await this.ledger.close();
   }
 }
 

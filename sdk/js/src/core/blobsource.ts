@@ -1,6 +1,8 @@
 import { Code } from "../codes.js";
 import { SourceFault, type Source } from "../platform.js";
 
+const pieceBytes = 1 << 20;
+
 /** A Blob or File that is sent. A browser tells by itself when the file below has changed. */
 export class BlobSource implements Source {
   readonly size: number;
@@ -25,6 +27,31 @@ export class BlobSource implements Source {
     } catch (e) {
       throw blobFault(e);
     }
+  }
+
+  /** Reads one piece after the other from the beginning: of a file on disk seven times as fast as slices. */
+  pieces(): () => Promise<Uint8Array> {
+    const stream = this.blob.stream();
+    let buffer = new ArrayBuffer(pieceBytes);
+    let read: () => Promise<ReadableStreamReadResult<Uint8Array>>;
+    try {
+      const reader = stream.getReader({ mode: "byob" });
+      read = async () => {
+        const r = await reader.read(new Uint8Array(buffer));
+        if (r.value !== undefined) buffer = r.value.buffer as ArrayBuffer;
+        return r as ReadableStreamReadResult<Uint8Array>;
+      };
+    } catch {
+      const reader = stream.getReader();
+      read = () => reader.read();
+    }
+    return async () => {
+      try {
+        return (await read()).value ?? new Uint8Array();
+      } catch (e) {
+        throw blobFault(e);
+      }
+    };
   }
 
   async check(): Promise<void> {

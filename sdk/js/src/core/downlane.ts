@@ -3,7 +3,9 @@
 import type { DownRequest } from "../platform.js";
 import type { LaneEnd } from "./steps.js";
 
-/** Gives the lane's bytes piece by piece, and how it has ended after them. */
+const pieceBytes = 1 << 20; // of one read at most
+
+/** Gives the lane's bytes piece by piece, and how it has ended after them. A piece is valid until the next is asked for. */
 export interface DownReader {
   next(): Promise<Uint8Array | LaneEnd>;
 }
@@ -39,28 +41,54 @@ export async function openDown(d: DownRequest, offset: number, signal: AbortSign
   if (d.etag !== "" && etag !== d.etag) return ends("gone"); // another content has this address now
   const length = status === 206 ? rangeLength(response.headers.get("Content-Range") ?? "", offset, d.size) : d.size - offset;
   if (length === undefined || response.body === null) return ends("broken");
-  return { end: "broken", etag, reader: read(response.body.getReader(), length) };
+  return { end: "broken", etag, reader: new Reader(response.body, length) };
 }
 
-function read(body: ReadableStreamDefaultReader<Uint8Array>, length: number): DownReader {
-  let left = length;
-  return {
-    async next() {
-      if (left === 0) {
-        void body.cancel().catch(() => {});
-        return "whole";
-      }
-      try {
-        const { done, value } = await body.read();
-        if (done) return "broken";
-        const p = value.length > left ? value.subarray(0, left) : value;
-        left -= p.length;
-        return p;
-      } catch {
-        return "broken";
-      }
-    },
-  };
+/** Reads a body into one buffer again and again where the browser can: half the work. */
+class Reader implements DownReader {
+  readonly #read: () => Promise<ReadableStreamReadResult<Uint8Array>>;
+  readonly #cancel: () => Promise<void>;
+  #buffer = new ArrayBuffer(pieceBytes);
+  #left: number;
+
+  constructor(body: ReadableStream<Uint8Array>, length: number) {
+    this.#left = length;
+    let byob: ReadableStreamBYOBReader | undefined;
+    try {
+      byob = body.getReader({ mode: "byob" });
+    } catch {
+      // Not a stream of bytes here.
+    }
+    if (byob === undefined) {
+      const reader = body.getReader();
+      this.#read = () => reader.read();
+      this.#cancel = () => reader.cancel();
+      return;
+    }
+    const reader = byob;
+    this.#cancel = () => reader.cancel();
+    this.#read = async () => {
+      const r = await reader.read(new Uint8Array(this.#buffer));
+      if (r.value !== undefined) this.#buffer = r.value.buffer as ArrayBuffer;
+      return r as ReadableStreamReadResult<Uint8Array>;
+    };
+  }
+
+  async next(): Promise<Uint8Array | LaneEnd> {
+    if (this.#left === 0) {
+      void this.#cancel().catch(() => {});
+      return "whole";
+    }
+    try {
+      const { done, value } = await this.#read();
+      if (done || value === undefined) return "broken";
+      const p = value.length > this.#left ? value.subarray(0, this.#left) : value;
+      this.#left -= p.length;
+      return p;
+    } catch {
+      return "broken";
+    }
+  }
 }
 
 /** Reads "bytes N-M/size": how long that is, if N and size are what was asked for. */

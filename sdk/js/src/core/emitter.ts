@@ -42,7 +42,7 @@ export class Emitter {
   #drain(): void {
     for (let batch = this.#queue; batch.length > 0; batch = this.#queue) {
       this.#queue = [];
-      for (const fn of batch) fn();
+      for (const fn of batch) guarded(fn);
     }
     this.#running = false;
   }

@@ -14,7 +14,7 @@ import type { ContentDigest, ReceiverAction, ReceiverEvent, ReceiverVerdict } fr
 import { AnswerSchema, create, Decision, ReceivedSchema, Receipt, StandingSchema, TransferState, VerdictSchema, type Body } from "./wire.js";
 
 const tellEvery = 125; // ms between two receiveProgress of one transfer
-const markEvery = 2_000; // ms between two marks of a part, off the hot path
+const markEvery = 1_000; // ms between two marks of a part, off the hot path
 const yieldAfter = 15_000; // ms after which a lane lets another one of this origin go on
 const idleSlack = 30_000;
 
@@ -206,7 +206,7 @@ export class InTransfer {
       try {
         hook(offer);
       } catch (e) {
-        offer.refuse(Code.internal);
+        offer.refuse(Code.internal); // the sender does not wait for a bug here
         throw e;
       }
     });
@@ -294,7 +294,7 @@ export class InTransfer {
       const request = { url: c.laneUrl(this.#m.url), ticket: this.#m.ticket, etag: this.#etag, size: f.size, length };
       const end = await part.receive(request, took, control.signal);
       if (control.signal.aborted && control.signal.reason !== "share") return;
-      if (end.fault !== 0) this.post({ on: "broke", code: end.fault, detail: "" });
+      if (end.fault !== 0) this.#broke(new DianError("receive", end.fault));
       if (end.etag !== "") this.#etag = end.etag;
       if (end.end === "gone") this.#etag = ""; // whatever comes next is taken as it is
       this.post({ on: "laneEnded", lane, end: end.end });

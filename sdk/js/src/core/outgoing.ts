@@ -168,6 +168,7 @@ class OutTransfer {
   #digest: Uint8Array | undefined;
   #hasher: Promise<X3b> | undefined;
   #hashing: Promise<void> = Promise.resolve();
+  #pieces: (() => Promise<Uint8Array>) | undefined;
   #failure: DianError | undefined; // the source's fault
   #lane: AbortController | undefined;
   #slot: Slot | undefined;
@@ -348,7 +349,8 @@ class OutTransfer {
     this.#hashing = this.#hashing.then(async () => {
       const h = await hasher;
       while (h.length < offset && !this.#over) {
-        const p = await this.source.read(h.length, Math.min(hashPiece, offset - h.length));
+        this.#pieces ??= this.source.pieces?.() ?? (() => this.source.read(h.length, hashPiece));
+        const p = await this.#pieces();
         if (p.length === 0) throw new SourceFault(Code.fileError, "shorter than it was");
         h.update(p);
       }

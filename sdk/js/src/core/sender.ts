@@ -1,42 +1,18 @@
 // The sender's machine for one buffer or file: events go in, actions come out. It has no
-// clock, timer or I/O, and does the same as internal/transfer's Sender in Go.
-//
-//   offered → streaming → verifying → done
-//             streaming ⇄ interrupted
-//   offered, interrupted → verifying                nothing is left to upload
-//   verifying → interrupted                         bytes that were written are lost
-//   streaming, interrupted, verifying → offered     the receiver knows nothing of it any more
-//   any but the last four → done | refused | cancelled | failed
+// clock, timer or I/O, and does the same as internal/transfer's Sender in Go. Its states
+// and times are in senderrules.ts.
 import { Code } from "../codes.js";
 import { same } from "./bytes.js";
+import { Pieces } from "./pieces.js";
 import {
-  pieceMax, pieceMin, pieceQuick, retryFirst, retryMost,
+  moves, peerRetry, stallTime, pieceTime, finalTime, offerSlack, finalsMost, askedMost, own, type SenderState,
+} from "./senderrules.js";
+import {
+  pieceMin, retryFirst, retryMost,
   type LaneEnd, type SenderAction, type SenderConfig, type SenderEvent, type SenderResult,
 } from "./steps.js";
 
-export type SenderState = "offered" | "streaming" | "interrupted" | "verifying" | "done" | "refused" | "cancelled" | "failed";
-
-const moves: Record<SenderState, readonly SenderState[]> = {
-  offered: ["streaming", "interrupted", "verifying", "done", "refused", "cancelled", "failed"],
-  streaming: ["offered", "interrupted", "verifying", "done", "refused", "cancelled", "failed"],
-  interrupted: ["offered", "streaming", "verifying", "done", "refused", "cancelled", "failed"],
-  verifying: ["offered", "interrupted", "done", "refused", "cancelled", "failed"],
-  done: [], refused: [], cancelled: [], failed: [],
-};
-
-const peerRetry = 1_000; // between offers while the peer is offline
-const stallTime = 10_000; // without confirmed progress: bounded pieces
-const pieceTime = 30_000; // for a bounded piece
-const finalTime = 5_000; // for the verdict that goes with a lane's final answer
-const offerSlack = 30_000; // beyond the server's own time for an answer
-const boundedFor = 64 << 20; // after so much in pieces, whole lanes are tried again…
-const boundedMost = 2; // …so often
-const finalsMost = 3; // final answers of lanes without a verdict or progress
-const askedMost = 20; // offers after "unknown" without any progress
-
 type Planned = "offer" | "askHead" | "openLane";
-
-const own = (code: number, detail = ""): SenderResult => ({ code, detail, origin: "local", receipt: "none", lengthOnly: false });
 
 export class Sender {
   readonly cfg: SenderConfig;
@@ -59,10 +35,7 @@ export class Sender {
   #running = false;
   #heading = false;
   #laneEnd = 0;
-  #pieceFrom = 0;
-  #piece = 0; // of bounded lanes; 0: not bounded
-  #bounded = 0; // bytes confirmed in pieces
-  #relapses = 0;
+  readonly #pieces = new Pieces();
   #digesting = false;
   #digested = false;
   #finished = false;
@@ -87,17 +60,11 @@ export class Sender {
     this.#patience = now + cfg.peerWait;
   }
 
-  get ended(): boolean {
-    return moves[this.state].length === 0;
-  }
+  get ended(): boolean { return moves[this.state].length === 0; }
   /** Nothing is left to do: it has ended, and the server knows or has had its time to learn. */
-  get over(): boolean {
-    return this.ended && !this.#withdrawing;
-  }
+  get over(): boolean { return this.ended && !this.#withdrawing; }
   /** It waits for line, peer or answer. */
-  get waiting(): boolean {
-    return this.state === "offered" || (!this.#running && this.state !== "verifying");
-  }
+  get waiting(): boolean { return this.state === "offered" || (!this.#running && this.state !== "verifying"); }
 
   step(now: number, e: SenderEvent): SenderAction[] {
     this.#out = [];
@@ -156,14 +123,10 @@ export class Sender {
   }
 
   /** Somebody may have got an offer of this task. */
-  #known(): boolean {
-    return this.#everyone || this.#asked > 0;
-  }
+  #known(): boolean { return this.#everyone || this.#asked > 0; }
 
   /** The receiver may have it all, for all we know. */
-  #deliverable(): boolean {
-    return this.#finished || (this.#known() && this.cfg.inlined) || (this.cfg.reused && !this.#everyone);
-  }
+  #deliverable(): boolean { return this.#finished || (this.#known() && this.cfg.inlined) || (this.cfg.reused && !this.#everyone); }
 
   #endLane(): void {
     this.#next = undefined;
@@ -305,8 +268,7 @@ export class Sender {
       this.#accepted = this.#everyone = true;
       this.#drop("offer");
     }
-    this.transfer = e.transfer;
-    this.url = e.url;
+    [this.transfer, this.url] = [e.transfer, e.url];
     if (this.instance === undefined || !same(this.instance, e.instance)) this.instance = e.instance;
     if (this.#withdrawing) {
       this.#out.push({ do: "cancel" }); // it crossed the first one
@@ -341,7 +303,7 @@ export class Sender {
   /** Takes in how much the receiver has. */
   #confirm(now: number, offset: number): void {
     if (offset <= this.confirmed || offset > this.cfg.size) return;
-    if (this.#piece > 0) this.#bounded += offset - this.confirmed;
+    this.#pieces.confirmed(offset - this.confirmed);
     this.confirmed = offset;
     this.#progress = now;
     this.#tries = this.#reasked = this.#finals = 0;
@@ -355,13 +317,10 @@ export class Sender {
     this.#next = undefined;
     this.#finalAt = undefined;
     this.#lane++;
-    this.#running = true;
-    this.#heading = false;
+    [this.#running, this.#heading] = [true, false];
     this.#wrote = offset;
     this.#stalled = undefined;
-    this.#pieceFrom = now;
-    if (this.#piece > 0 && this.#bounded >= boundedFor && this.#relapses < boundedMost) this.#piece = 0;
-    this.#laneEnd = this.#piece > 0 ? Math.min(this.cfg.size, offset + this.#piece) : this.cfg.size;
+    this.#laneEnd = this.#pieces.end(now, offset, this.cfg.size);
     this.#out.push({ do: "openLane", lane: this.#lane, offset, length: this.#laneEnd - offset });
   }
 
@@ -386,10 +345,7 @@ export class Sender {
 
   /** Asks for the digest, or says it again. */
   #whole(): void {
-    if (this.#digesting) {
-      this.#sendFinish();
-      return;
-    }
+    if (this.#digesting) return this.#sendFinish();
     this.#digesting = true;
     this.#out.push({ do: "digest" });
   }
@@ -417,7 +373,7 @@ export class Sender {
         if (head || this.state === "verifying") this.#headSays(now, offset, head);
         else if (offset < this.#laneEnd || (offset <= before && this.#laneEnd > this.#wrote)) this.#later(now, "openLane", offset);
         else {
-          if (this.#piece > 0 && now - this.#pieceFrom < pieceQuick) this.#piece = Math.min(2 * this.#piece, pieceMax);
+          this.#pieces.grow(now);
           this.#open(now, offset);
         }
         break;
@@ -426,11 +382,11 @@ export class Sender {
         this.#forgotten(now);
         break;
       case "tooLarge":
-        if (this.#piece === pieceMin) {
+        if (this.#pieces.size === pieceMin) {
           this.#withdraw(now, "failed", own(Code.sendFailed, "a proxy takes no upload of 1 MiB"));
           break;
         }
-        this.#shrink();
+        this.#pieces.shrink();
         this.#later(now, "askHead", 0);
         break;
       case "final":
@@ -444,7 +400,7 @@ export class Sender {
         this.#offer(now);
         break;
       default:
-        if (this.#piece > 0 && end === "broken") this.#shrink();
+        if (this.#pieces.size > 0 && end === "broken") this.#pieces.shrink();
         this.#later(now, "askHead", 0);
     }
   }
@@ -464,18 +420,9 @@ export class Sender {
     }
   }
 
-  /** Begins bounded mode, or makes its pieces smaller. */
-  #shrink(): void {
-    if (this.#piece === 0) {
-      this.#piece = 2 * pieceMin;
-      this.#bounded = 0;
-      this.#relapses++;
-    } else this.#piece = Math.max(this.#piece / 2, pieceMin);
-  }
-
   #stallAt(): number | undefined {
     if (!this.#running || this.#heading || this.#stalled === undefined) return undefined;
-    return this.#stalled + (this.#piece > 0 ? pieceTime : stallTime);
+    return this.#stalled + (this.#pieces.size > 0 ? pieceTime : stallTime);
   }
 
   #later(now: number, what: Planned, offset: number): void {
@@ -484,9 +431,7 @@ export class Sender {
     this.#next = { at: now + this.cfg.jitter(wait), what, offset };
   }
 
-  #drop(what: Planned): void {
-    if (this.#next?.what === what) this.#next = undefined;
-  }
+  #drop(what: Planned): void { if (this.#next?.what === what) this.#next = undefined; }
 
   /** When the task fails for want of progress, and how. */
   #deadline(): [number, SenderResult] {
@@ -535,7 +480,7 @@ export class Sender {
     }
     if (!this.#cancelling && due(this.#stallAt())) {
       this.#endLane();
-      this.#shrink();
+      this.#pieces.shrink();
       if (this.state === "streaming" || this.state === "verifying") this.#move("interrupted");
       this.#later(now, "askHead", 0);
     }

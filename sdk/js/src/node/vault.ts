@@ -86,6 +86,7 @@ export class FolderVault implements Vault {
   }
 
   async close(): Promise<void> {
+    await this.ledger.close();
     await unlock(this.#dir);
   }
 }
@@ -168,7 +169,10 @@ class FolderLedger implements Ledger {
     });
   }
 
-  close(): void {}
+  /** Waits for what is being written. */
+  close(): Promise<void> {
+    return this.#tail;
+  }
 }
 
 async function writeDurably(path: string, text: string): Promise<void> {
