@@ -186,8 +186,8 @@ export class App {
 
   async #watchPeople(client: Client): Promise<void> {
     try {
+      this.mayNotSee = seesNobody(this.token); // the server then answers with an empty list
       await client.startUserStatusNotify();
-      this.mayNotSee = false;
     } catch (e) {
       this.mayNotSee = e instanceof DianError && e.code === Code.noPermission;
     }
@@ -501,14 +501,24 @@ export class App {
   }
 }
 
-/** When a token ends, by its own word; 0 if it does not say. */
-function expiry(token: string): number {
+/** What a token says of itself; nothing here depends on its being true. */
+function claimsOf(token: string): { exp?: unknown; see?: unknown } {
   try {
-    const claims = JSON.parse(atob((token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/"))) as { exp?: unknown };
-    return typeof claims.exp === "number" ? claims.exp * 1000 : 0;
+    return (JSON.parse(atob((token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/"))) as object | null) ?? {};
   } catch {
-    return 0;
+    return {};
   }
+}
+
+/** When a token ends, Unix ms; 0 if it does not say. */
+function expiry(token: string): number {
+  const { exp } = claimsOf(token);
+  return typeof exp === "number" ? exp * 1000 : 0;
+}
+
+function seesNobody(token: string): boolean {
+  const { see } = claimsOf(token);
+  return !Array.isArray(see) || see.length === 0;
 }
 
 const readableMost = 64 << 10;

@@ -1,6 +1,6 @@
 // A real relay in dev mode and pages of it in Chromium.
-import { spawn } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
@@ -12,10 +12,26 @@ export async function folder() {
 }
 
 /** Starts `dian serve --dev`; `stop` ends it. */
-export async function relay(...flags) {
+export const relay = (...flags) => serve(["--dev", ...flags], {});
+
+const secret = "a secret of the tests that is long enough";
+
+/** Starts a relay as people run it: with an app of its own, whose tokens `token` makes. */
+export async function ownRelay(...flags) {
+  const env = { DIAN_APP: "ward", DIAN_SECRET: secret };
+  const r = await serve(flags, env);
+  r.token = async (user, ...more) => {
+    const file = join(await folder(), "secret");
+    await writeFile(file, secret);
+    return execFileSync(dian, ["token", "--app", "ward", "--secret-file", file, "--user", user, ...more], { encoding: "utf8" }).trim();
+  };
+  return r;
+}
+
+async function serve(flags, env) {
   const dir = await folder();
   const at = join(dir, "address");
-  const child = spawn(dian, ["serve", "--dev", "--listen", "127.0.0.1:0", "--listen-file", at, "--log-level", "warn", ...flags], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(dian, ["serve", "--listen", "127.0.0.1:0", "--listen-file", at, "--log-level", "warn", ...flags], { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
   let out = "";
   let errors = "";
   child.stdout.on("data", (d) => (out += d));

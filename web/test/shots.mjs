@@ -1,5 +1,5 @@
 // Screenshots for the documentation and for looking: node test/shots.mjs FOLDER
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
 import { deflateSync } from "node:zlib";
 import { join } from "node:path";
 import { browser, choose, folder, open, relay, signIn } from "./lib.mjs";
@@ -44,7 +44,8 @@ function picture(width, height) {
 
 const dir = await folder();
 const video = join(dir, "scan-2026-11.tar");
-writeFileSync(video, Buffer.alloc(900 << 20, 5));
+writeFileSync(video, "");
+truncateSync(video, 3 * 2 ** 29);
 const r = await relay("--lan", "--listen", "0.0.0.0:0");
 r.url = r.url.replace("0.0.0.0", "127.0.0.1");
 
@@ -115,8 +116,7 @@ for (const [name, options] of looks) {
     await a.locator("dialog .qr").waitFor();
     await shot(a, "invite");
     await a.keyboard.press("Escape");
-    await a.locator(".activity .icon-only").first().click();
-    await a.locator(".activity .card.failed").first().waitFor();
+    await a.locator(".activity .icon-only:visible").first().click({ timeout: 2000 }).catch(() => {}); // unless it is whole by now
     await c.close();
     if (phone) await a.locator(".tabs button").nth(1).click();
     await a.locator("#message").fill(zh ? "在吗？" : "are you there?");

@@ -52,7 +52,7 @@ export function peopleView(app: App, chosen: () => void): { el: HTMLElement; upd
       const shown = [...app.people.values()].filter((p) => p.name === app.me || p.status !== 0 || touched.has(p.name) || app.selected === p.name);
       update(shown.sort((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1)));
       text(none, app.mayNotSee ? w.mayNotSee : w.nobodyYet);
-      show(none, shown.length <= 1);
+      show(none, app.mayNotSee || shown.length <= 1);
     },
   };
 }
