@@ -81,9 +81,6 @@ web: ## build the web page into internal/page/dist (Node.js 20.19 or newer)
 web-check: web ## fail if the committed build of the web page is not fresh
 	@out=$$(git status --porcelain -- internal/page/dist); if [ -n "$$out" ]; then echo "$$out"; echo "the web page's build was not fresh: run make web and commit internal/page/dist"; exit 1; fi
 
-test-web: ## the web page in Chromium, with a relay and two people
-	./web/test/run.sh
-
 cross: ## build for every platform that we promise
 	./test/cross.sh
 
