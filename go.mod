@@ -4,6 +4,7 @@ go 1.26.6
 
 ignore (
 	./bench
+	./examples/web/node_modules
 	./sdk/js/node_modules
 	./test
 	./web/node_modules

@@ -80,6 +80,18 @@ export async function open(context, url, faults = []) {
   return page;
 }
 
+/** Lets a page send at most so many bytes a second, until the returned function is called. */
+export async function slowly(page, bytesPerSecond) {
+  const cdp = await page.context().newCDPSession(page);
+  const atMost = (uploadThroughput) => cdp.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: -1, uploadThroughput });
+  await cdp.send("Network.enable");
+  await atMost(bytesPerSecond);
+  return async () => {
+    await atMost(-1);
+    await cdp.detach();
+  };
+}
+
 /** Signs in by name. */
 export async function signIn(page, name) {
   await page.locator("#who").fill(name);

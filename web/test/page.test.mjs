@@ -4,7 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { browser, choose, folder, open, relay, signIn } from "./lib.mjs";
+import { browser, choose, folder, open, relay, signIn, slowly } from "./lib.mjs";
 
 const sum = (p) => createHash("sha256").update(p).digest("hex");
 const middle = 0.02; // of a transfer: it has begun and is far from its end
@@ -161,10 +161,12 @@ test("cancel from either side, and both say so", async () => {
 
 for (const [what, button, page] of [["the sender's line is cut", "Cut the line", () => alice], ["the receiver's line is cut", "Cut the line", () => bob], ["the server is restarted", "Restart the server", () => alice]]) {
   test(`a transfer goes on when ${what}`, async () => {
+    const fast = await slowly(alice, 8 << 20); // so that it is in the middle when the line breaks
     await attach(alice, big);
     await bob.getByRole("button", { name: "Accept: big.bin" }).click();
     await isGoing(alice, "big.bin");
     await page().getByRole("button", { name: button }).click();
+    await fast();
     await ended(alice, "big.bin", "done");
     await ended(bob, "big.bin", "done");
     assert.equal((await saved(bob, "big.bin")).sum, bigSum);

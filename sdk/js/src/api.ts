@@ -18,7 +18,7 @@ export type Receipt = "none" | "stored" | "handed";
 /** Where a task stands; it ends in `done`, whatever its result. */
 export type TaskState = "queued" | "waiting" | "sending" | "verifying" | "done";
 
-/** Bytes to send. Strings go as UTF-8. They are copied or borrowed as each method says. */
+/** Bytes to send. Strings go as UTF-8. What is sent is copied at the call; `meta` must not be changed before the result. */
 export type Bytes = Uint8Array | ArrayBuffer | string;
 
 /**
@@ -289,9 +289,9 @@ export interface Client {
    */
   sendCmd(target: string, data: Bytes, options?: SendOptions): Task;
   /**
-   * Sends at most 104,857,600 bytes; a Uint8Array is borrowed until the result and must not
-   * be changed. Results: 0, 1101 too large, 1102, 5, 603, 604, 606 or the peer's own, 207 no
-   * progress within the resume window, 1105 cancelled, 1103 data was changed, 12, 23, 1111.
+   * Sends at most 104,857,600 bytes; they are copied. Results: 0 the peer has it whole and
+   * verified, 1101 too large, 1102, 5, 603, 604, 606 or the peer's own, 207 no progress
+   * within the resume window, 1105 cancelled, 12, 23, 1111.
    */
   sendBuffer(target: string, data: Bytes, options?: SendOptions): Task;
   /**

@@ -21,4 +21,5 @@ if grep -n '"resolved"' package-lock.json >&2; then
   echo "sdk/js: package-lock.json names a registry" >&2
   exit 1
 fi
+npm run --silent docs:check
 node --test --test-timeout=600000 test/*.test.mjs
