@@ -304,6 +304,7 @@ func TestAuditRefusesTransfersWhenItFails(t *testing.T) {
 	alice.offer(running)
 	a := alice.accepted()
 	path := rt.create("alice", "bob", 10, "")
+	eventually(t, func() bool { return len(sink.events(t, auditLogin)) == 2 }) // both are written
 	sink.set(func(s *testSink) { s.err = errors.New("no") })
 	rt.want(rt.put("alice", "", "x"), 200) // its line cannot be written
 	eventually(t, func() bool { return rt.srv.audit.shut.Load() })

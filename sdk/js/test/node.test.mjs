@@ -162,9 +162,9 @@ test("a second login kicks the first, which does not fight back", async (t) => {
 test("the token is renewed before it ends, by the provider or by the application", async (t) => {
   const r = await relay(t);
   let asked = 0;
-  const alice = await login(t, r, "alice", { token: undefined, sendOnly: true, tokenProvider: () => token("alice", "--ttl", ++asked === 1 ? "31s" : "1h") });
-  const bob = await login(t, r, "bob", { token: token("bob", "--ttl", "31s") });
-  const notice = await gather(bob, "tokenWillExpire").next();
+  const alice = await login(t, r, "alice", { token: undefined, sendOnly: true, tokenProvider: () => token("alice", "--ttl", ++asked === 1 ? "36s" : "1h") });
+  const bob = await login(t, r, "bob", { token: token("bob", "--ttl", "36s") });
+  const notice = await gather(bob, "tokenWillExpire").next(); // 30 s before the end: there is time to ask for it
   assert.ok(notice.expires.getTime() > Date.now());
   await bob.updateToken(token("bob"));
   await assert.rejects(bob.updateToken(token("eve")), (e) => e instanceof DianError && e.origin === "server");
