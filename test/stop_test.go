@@ -114,7 +114,7 @@ func TestListenerThatSleptIsFenced(t *testing.T) {
 func TestHeartbeatsKeepAnIdleLineUp(t *testing.T) {
 	t.Parallel()
 	const cut = 6 * time.Second
-	r := startRelayWith(t, []string{"DIAN_HEARTBEAT=900ms"})
+	r := startRelayWith(t, []string{"DIAN_HEARTBEAT=2s"}) // a machine may be busy for another 2 s
 	p := startPipe(t, r.addr)
 	p.idle.Store(int64(cut))
 	l := listen(t, "http://"+p.addr, "bob", t.TempDir())
