@@ -153,7 +153,7 @@ func (l *Link) beat() {
 		l.writing.Unlock()
 	}
 	l.mu.Lock()
-	if l.dead || l.status != 0 {
+	if l.err != nil {
 		l.mu.Unlock()
 		return
 	}

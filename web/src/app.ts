@@ -1,9 +1,11 @@
 // What the page knows, and what it does with the SDK. Views read it and are told of changes.
 import { Code, connect, DianError, Limit, type Client, type Kind, type Offer, type Result, type Status } from "@dian-im/sdk";
 import { devToken, DevError, relayURL, type PageSettings } from "./dev.js";
+import { readable, saveBlob } from "./content.js";
 import { newItem, title, words, type Item } from "./item.js";
 import { shownName } from "./format.js";
 import { Friends } from "./settings.js";
+import { expiry, seesNobody } from "./token.js";
 import { w } from "./words.js";
 
 export type LineState = "out" | "connecting" | "up" | "down" | "off";
@@ -233,9 +235,8 @@ export class App {
     this.#off(Code.notLoggedIn);
   }
 
-  /** Tries to reconnect now and not when its time comes: the SDK does so when the machine comes online. */
   tryNow(): void {
-    dispatchEvent(new Event("online"));
+    this.#client?.reconnectNow();
   }
 
   async updateToken(token: string): Promise<void> {
@@ -364,16 +365,16 @@ export class App {
     const go = async () => {
       Object.assign(item, { phase: "queued", end: "result", code: 0, moved: 0, again: undefined, task: undefined });
       this.#touch(item);
-      if (kind === "buffer" && item.size > Limit.bufferBytes) return this.#failed(item, Code.bufferTooLarge);
+      if (kind === "buffer" && item.size > Limit.bufferBytes) return this.#finish(item, { code: Code.bufferTooLarge });
       let data: Uint8Array | File;
       try {
         data = await content();
       } catch {
-        return this.#failed(item, Code.fileRead);
+        return this.#finish(item, { code: Code.fileRead });
       }
       if (item.phase === "done") return;
       const client = this.#client;
-      if (client === undefined) return this.#failed(item, Code.notLoggedIn);
+      if (client === undefined) return this.#finish(item, { code: Code.notLoggedIn });
       // The same id goes on with what the receiver has; one that was cancelled is used up.
       const options = { name: item.name, type: item.type, ...(item.sendId === "" ? {} : { sendId: item.sendId }) };
       const task = data instanceof Uint8Array
@@ -393,10 +394,6 @@ export class App {
     };
     item.stop = () => this.#finish(item, { end: "cancelledHere" });
     void go();
-  }
-
-  #failed(item: Item, code: number): void {
-    this.#finish(item, { code });
   }
 
   #result(item: Item, r: Result, go: () => Promise<void>): void {
@@ -499,48 +496,4 @@ export class App {
     }
     this.changed();
   }
-}
-
-/** What a token says of itself; nothing here depends on its being true. */
-function claimsOf(token: string): { exp?: unknown; see?: unknown } {
-  try {
-    return (JSON.parse(atob((token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/"))) as object | null) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-/** When a token ends, Unix ms; 0 if it does not say. */
-function expiry(token: string): number {
-  const { exp } = claimsOf(token);
-  return typeof exp === "number" ? exp * 1000 : 0;
-}
-
-function seesNobody(token: string): boolean {
-  const { see } = claimsOf(token);
-  return !Array.isArray(see) || see.length === 0;
-}
-
-const readableMost = 64 << 10;
-
-/** A buffer's beginning as text, if it is one. */
-function readable(type: string, data: Uint8Array): string | undefined {
-  if (data.length === 0 || (type !== "" && !/^text\/|json|xml|javascript/.test(type))) return undefined;
-  try {
-    const s = new TextDecoder("utf-8", { fatal: data.length <= readableMost }).decode(data.subarray(0, readableMost));
-    return s.includes("\0") ? undefined : data.length > readableMost ? `${s}…` : s;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Gives bytes to the browser's downloads, without a type: nothing opens them (case 120). */
-function saveBlob(blob: Blob, name: string): void {
-  const url = URL.createObjectURL(new Blob([blob], { type: "application/octet-stream" }));
-  const a = document.createElement("a");
-  a.href = url;
-  a.download = name;
-  a.rel = "noopener";
-  a.click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

@@ -323,6 +323,8 @@ export interface Client {
    * the next login. Errors: the server's refusal (the old token still counts), 19, 207, 12, 1111.
    */
   updateToken(token: string): Promise<void>;
+  /** Tries a line that is down again now and not when its time comes, and looks whether one that is up still lives. */
+  reconnectNow(): void;
   /** Logs out: unfinished tasks end with 12, parts are kept for a later login. Never fails. */
   close(): Promise<void>;
 }

@@ -1,7 +1,7 @@
 // Received files in the origin's private file system (OPFS), and in handles that users chose.
 import type { FileTarget } from "../api.js";
 import { Code, DianError } from "../codes.js";
-import { openDown } from "../core/downlane.js";
+import { receiveInto } from "../core/downlane.js";
 import { X3b } from "../core/x3b.js";
 import type { DownEnd, DownRequest, Part, Vault } from "../platform.js";
 import { DbLedger } from "./ledger.js";
@@ -127,19 +127,8 @@ class HandlePart implements Part {
     }
   }
 
-  async receive(request: DownRequest, took: (offset: number) => void, signal: AbortSignal): Promise<DownEnd> {
-    const down = await openDown(request, this.offset, signal);
-    if (down.reader === undefined) return { end: down.end, etag: down.etag, fault: 0 };
-    for (;;) {
-      const p = await down.reader.next();
-      if (typeof p === "string") return { end: p, etag: down.etag, fault: 0 };
-      try {
-        await this.receiveBytes(p);
-      } catch (e) {
-        return { end: "broken", etag: down.etag, fault: placeError("receive", e).code };
-      }
-      took(this.offset);
-    }
+  receive(request: DownRequest, took: (offset: number) => void, signal: AbortSignal): Promise<DownEnd> {
+    return receiveInto(this, request, took, signal, (e) => placeError("receive", e).code);
   }
 
   async receiveBytes(p: Uint8Array): Promise<void> {

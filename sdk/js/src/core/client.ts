@@ -121,7 +121,7 @@ export class DianClient implements Client {
     const [link, welcome] = await Link.login(this.#ctor, this.#server.session, this.#hello(), signal);
     this.user = welcome.user;
     this.app = welcome.app;
-    this.#noWake = this.#platform.onWake(() => this.#wake());
+    this.#noWake = this.#platform.onWake(() => this.reconnectNow());
     this.#serve(link, welcome);
   }
 
@@ -273,8 +273,8 @@ export class DianClient implements Client {
     }
   }
 
-  /** The machine woke up, came online, or the page is shown again. */
-  #wake(): void {
+  /** Also called when the machine woke up, came online, or the page is shown again. */
+  reconnectNow(): void {
     this.#cutShort?.();
     this.#link?.look();
   }

@@ -1,6 +1,6 @@
 // A down-lane by fetch (docs/protocol.md §8.2). It runs in pages, workers and Node alike,
 // and imports nothing at run time.
-import type { DownRequest } from "../platform.js";
+import type { DownEnd, DownRequest } from "../platform.js";
 import type { LaneEnd } from "./steps.js";
 
 const pieceBytes = 1 << 20; // of one read at most
@@ -42,6 +42,26 @@ export async function openDown(d: DownRequest, offset: number, signal: AbortSign
   const length = status === 206 ? rangeLength(response.headers.get("Content-Range") ?? "", offset, d.size) : d.size - offset;
   if (length === undefined || response.body === null) return ends("broken");
   return { end: "broken", etag, reader: new Reader(response.body, length) };
+}
+
+/**
+ * Receives until the lane ends. `place` takes each piece and counts it in its offset, `took`
+ * is told of that, and `fault` makes a code of an error of the place.
+ */
+export async function receiveInto(place: { readonly offset: number; receiveBytes(p: Uint8Array): Promise<void> }, request: DownRequest,
+  took: (offset: number) => void, signal: AbortSignal, fault: (e: unknown) => number): Promise<DownEnd> {
+  const down = await openDown(request, place.offset, signal);
+  if (down.reader === undefined) return { end: down.end, etag: down.etag, fault: 0 };
+  for (;;) {
+    const p = await down.reader.next();
+    if (typeof p === "string") return { end: p, etag: down.etag, fault: 0 };
+    try {
+      await place.receiveBytes(p);
+    } catch (e) {
+      return { end: "broken", etag: down.etag, fault: fault(e) };
+    }
+    took(place.offset);
+  }
 }
 
 /** Reads a body into one buffer again and again where the browser can: half the work. */

@@ -2,7 +2,7 @@
 import { createSHA256 } from "hash-wasm";
 import { Code, DianError } from "../codes.js";
 import type { DownEnd, DownRequest, Part } from "../platform.js";
-import { openDown } from "./downlane.js";
+import { receiveInto } from "./downlane.js";
 import { x3b } from "./x3b.js";
 
 /** Returns the digest of content in memory. */
@@ -21,16 +21,13 @@ export class MemoryPart implements Part {
     this.data = new Uint8Array(size);
   }
 
-  async receive(request: DownRequest, took: (offset: number) => void, signal: AbortSignal): Promise<DownEnd> {
-    const down = await openDown(request, this.offset, signal);
-    if (down.reader === undefined) return { end: down.end, etag: down.etag, fault: 0 };
-    for (;;) {
-      const p = await down.reader.next();
-      if (typeof p === "string") return { end: p, etag: down.etag, fault: 0 };
-      this.data.set(p, this.offset);
-      this.offset += p.length;
-      took(this.offset);
-    }
+  receive(request: DownRequest, took: (offset: number) => void, signal: AbortSignal): Promise<DownEnd> {
+    return receiveInto(this, request, took, signal, () => Code.internal);
+  }
+
+  async receiveBytes(p: Uint8Array): Promise<void> {
+    this.data.set(p, this.offset);
+    this.offset += p.length;
   }
 
   async mark(): Promise<{ offset: number; blocks: string }> {

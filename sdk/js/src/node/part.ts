@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { open, rename, rm, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { Code, DianError } from "../codes.js";
-import { openDown } from "../core/downlane.js";
+import { receiveInto } from "../core/downlane.js";
 import { fromHex, toHex } from "../core/names.js";
 import { blockSize, digestBytes, X3b } from "../core/x3b.js";
 import type { DownEnd, DownRequest, Part } from "../platform.js";
@@ -54,19 +54,8 @@ export class FilePart implements Part {
     return new FilePart(path, handle, hash);
   }
 
-  async receive(request: DownRequest, took: (offset: number) => void, signal: AbortSignal): Promise<DownEnd> {
-    const down = await openDown(request, this.offset, signal);
-    if (down.reader === undefined) return { end: down.end, etag: down.etag, fault: 0 };
-    for (;;) {
-      const p = await down.reader.next();
-      if (typeof p === "string") return { end: p, etag: down.etag, fault: 0 };
-      try {
-        await this.receiveBytes(p);
-      } catch (e) {
-        return { end: "broken", etag: down.etag, fault: placeError("receive", e).code };
-      }
-      took(this.offset);
-    }
+  receive(request: DownRequest, took: (offset: number) => void, signal: AbortSignal): Promise<DownEnd> {
+    return receiveInto(this, request, took, signal, (e) => placeError("receive", e).code);
   }
 
   async receiveBytes(p: Uint8Array): Promise<void> {
