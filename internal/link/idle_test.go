@@ -152,3 +152,25 @@ func first(t *testing.T, far *websocket.Conn) {
 		t.Errorf("first comes %v, %v", f, err)
 	}
 }
+
+// A link that is killed while its writer is at work ends, also if that finds nothing
+// to write.
+func TestKillWhileTheWriterIsAtWork(t *testing.T) {
+	_, server := sockets(t, loopback(t))
+	l := New(server, Config{Handle: ignore})
+	ended := run(t, l)
+	for running := false; !running; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		running = l.running
+		l.mu.Unlock()
+	}
+	l.writing.Lock() // the writer waits here
+	l.wakeWriter()
+	l.kill(ErrClosed)
+	l.writing.Unlock()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("Run does not return")
+	}
+}
