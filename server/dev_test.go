@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dian-im/dian/internal/wire"
 )
 
 // devServer starts a server of dev mode on a listener and returns its address; served
@@ -125,8 +128,49 @@ func TestRoomLetsInvitedDevicesIn(t *testing.T) {
 	if w := from(s, "GET", "/v1/users", phone, roomName, "", answer.Token, ""); w.Code != http.StatusOK {
 		t.Errorf("its token: %d, want 200", w.Code)
 	}
+	carol := &session{srv: s, app: DevApp, user: "carol", instance: placeA}
+	carol.state.Store(sessionLive)
+	s.dir.take(carol)
+	if w := login("carol", code(t, room)); w.Code != http.StatusConflict {
+		t.Errorf("a name that somebody has: %d %s, want 409", w.Code, w.Body)
+	}
 	if w := login("again", invitation); w.Code != http.StatusUnauthorized {
 		t.Errorf("the invitation once more: %d, want 401", w.Code)
+	}
+}
+
+// A session is no other door than a request: at its login, and when it gets a newer token.
+func TestRoomRefusesSessionsToo(t *testing.T) {
+	s, _ := roomServer(t)
+	known, err := DevToken("mallory")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := netip.MustParseAddr("192.168.1.77")
+	hello := &wire.Hello{Token: known, Role: wire.Role_ROLE_SEND}
+	if _, refusal := s.login(visit{addr: at}, hello, &claims{}); refusal == nil || refusal.Code != wire.TokenRefused {
+		t.Errorf("a login from another machine: %v, want 21", refusal)
+	}
+	sess := &session{srv: s, app: DevApp, user: "mallory", address: addressText(at)}
+	if refusal := sess.tryToken(known); refusal == nil || refusal.Code != wire.TokenRefused {
+		t.Errorf("a newer token from another machine: %v, want 21", refusal)
+	}
+}
+
+// What the page of dev mode asks is for users of dev mode's app.
+func TestDevRoutesAreForTheDevApp(t *testing.T) {
+	cfg := DevConfig()
+	cfg.Apps = append(cfg.Apps, App{ID: "other", Keys: []Key{devKey()}})
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Shutdown(context.Background()) })
+	for _, route := range []string{"invite", "cut", "restart"} {
+		w := from(s, "POST", "/v1/dev/"+route, "127.0.0.1:5000", "127.0.0.1:7700", "http://127.0.0.1:7700", tokenOf(t, "other", "alice"), "")
+		if w.Code != http.StatusForbidden {
+			t.Errorf("%s by a user of another app: %d, want 403", route, w.Code)
+		}
 	}
 }
 
