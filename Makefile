@@ -85,7 +85,7 @@ cross: ## build for every platform that we promise
 	./test/cross.sh
 
 BENCH_ONLY := bulk,memory,commands,beside,idle,transfers,sessions,files,network
-bench: ## Dian beside its limits and peers, into docs/performance.*; about an hour (ROUNDS=5, GIB=1, ONLY=bulk,commands)
+bench: ## Dian beside its limits and peers, into docs/performance.*; about an hour and a half (ROUNDS=5, GIB=1, ONLY=bulk,commands)
 	cd bench && $(GO) run . -write ../docs -rounds $${ROUNDS:-5} -gib $${GIB:-1} -only $${ONLY:-$(BENCH_ONLY)}
 
 bench-compare: ## are the micro-benchmarks slower than at the commit BASE? (COUNT=10, PACKAGES=, BENCH=.)
