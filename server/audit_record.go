@@ -84,4 +84,10 @@ type auditGap struct {
 	refused uint64 // logins: too many at a time
 }
 
+func (g *auditGap) add(other auditGap) {
+	g.lines += other.lines
+	g.tasks += other.tasks
+	g.refused += other.refused
+}
+
 func (g auditGap) empty() bool { return g == auditGap{} }

@@ -20,9 +20,8 @@ func (a *auditor) run() {
 	defer a.sink.close()
 	for stopping := false; !stopping; {
 		stopping = a.await()
-		batch, gap := a.take()
-		if !a.write(batch, gap) {
-			a.log.Error("audit: lines are lost", "lines", uint64(a.waiting())+gap.lines)
+		if !a.write(a.take()) {
+			a.log.Error("audit: lines are lost", "lines", uint64(a.waiting())+a.takeGap().lines)
 			return
 		}
 	}
@@ -53,23 +52,31 @@ func (a *auditor) await() (stopping bool) {
 }
 
 // take takes the queue over.
-func (a *auditor) take() ([][]auditRecord, auditGap) {
+func (a *auditor) take() [][]auditRecord {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ripenLocked(time.Now())
-	gap := a.gap
 	batch, n := a.queue.take()
-	a.gap, a.flying = auditGap{}, n
+	a.flying = n
 	select {
 	case <-a.hurry: // it was about these
 	default:
 	}
-	return batch, gap
+	return batch
 }
 
-// write writes a batch, and after it what found no room behind it. It reports
-// false if the server ends and the sink does not take it.
-func (a *auditor) write(batch [][]auditRecord, gap auditGap) bool {
+// takeGap takes over what has found no room so far.
+func (a *auditor) takeGap() auditGap {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	gap := a.gap
+	a.gap = auditGap{}
+	return gap
+}
+
+// write writes a batch, and after it, in one line, what found no room until then. It
+// reports false if the server ends and the sink does not take it.
+func (a *auditor) write(batch [][]auditRecord) bool {
 	made := 0 // lines that are not out yet
 	for i, piece := range batch {
 		for j := range piece {
@@ -89,11 +96,18 @@ func (a *auditor) write(batch [][]auditRecord, gap auditGap) bool {
 		a.queue.reuse(piece)
 		a.mu.Unlock()
 	}
+	gap := a.takeGap()
 	if gap.empty() {
 		return true
 	}
 	a.lines.add(&auditRecord{at: time.Now(), act: &actRecord{event: auditLost, gap: gap}})
-	return a.deliver()
+	if a.deliver() {
+		return true
+	}
+	a.mu.Lock()
+	a.gap.add(gap)
+	a.mu.Unlock()
+	return false
 }
 
 // landed notes that lines are out of the way, and lets tasks in again.

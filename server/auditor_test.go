@@ -167,6 +167,9 @@ func TestAuditDropsAndSaysHowMany(t *testing.T) {
 		time.Sleep(time.Second)
 		sink.set(func(s *testSink) { s.err = errors.New("disk on fire") })
 		for i := range 100 {
+			if i == 20 { // the writer is at the first ones, and some have found no room already
+				time.Sleep(time.Second)
+			}
 			a.add(task(i))
 		}
 		time.Sleep(time.Minute)
