@@ -28,7 +28,8 @@ func (b *bench) bounds() error {
 		env  []string
 		each int // divides the memory that the load takes; 0: does not
 	}{
-		{"1,000 stalled receivers", "load-stalled", []string{"1000"}, []string{"DIAN_RESUME_WINDOW=1h"}, 1000},
+		{"1,000 stalled receivers", "load-stalled", []string{"1000", "0"}, []string{"DIAN_RESUME_WINDOW=1h"}, 1000},
+		{"1,000 receivers that stop after 40 MB", "load-late", []string{"1000", "40000000"}, []string{"DIAN_RESUME_WINDOW=1h"}, 1000},
 		{"10,000 idle TLS sessions", "load-idle", []string{"10000", "0"}, nil, 10000},
 		{"300 silent connections a second", "load-flood", []string{"300"}, nil, 0},
 		{"100,000 offers that nobody answers", "load-offers", []string{"100000"}, nil, 0},

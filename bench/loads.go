@@ -207,9 +207,9 @@ func many(n, atOnce int, do func(i int) error) error {
 	return nil
 }
 
-// loadStalled has N receivers who accept a file of 1 GiB and read nothing of it, and
-// their senders, who push as much as gets through.
-func loadStalled(args []string) error { // URL FOLDER N
+// loadStalled has N receivers who accept a file of 1 GiB and read no more than READ
+// bytes of it, and their senders, who push as much as gets through.
+func loadStalled(args []string) error { // URL FOLDER N READ
 	l, err := newLoader(args)
 	if err != nil {
 		return err
@@ -218,9 +218,13 @@ func loadStalled(args []string) error { // URL FOLDER N
 	if err != nil {
 		return err
 	}
+	read, err := strconv.ParseInt(args[3], 10, 64)
+	if err != nil {
+		return err
+	}
 	var pushed atomic.Int64
 	if err := many(n, 32, func(i int) error {
-		bytes, err := l.stall(i)
+		bytes, err := l.stall(i, read)
 		pushed.Add(bytes)
 		return err
 	}); err != nil {
@@ -230,7 +234,7 @@ func loadStalled(args []string) error { // URL FOLDER N
 	select {}
 }
 
-func (l *loader) stall(i int) (pushed int64, err error) {
+func (l *loader) stall(i int, read int64) (pushed int64, err error) {
 	user := fmt.Sprintf("stalled-%d", i)
 	s, err := l.login(user, fmt.Sprintf("stall-place%05d", i))
 	if err != nil {
@@ -246,7 +250,7 @@ func (l *loader) stall(i int) (pushed int64, err error) {
 			lane <- err
 			return
 		}
-		lane <- l.get(o.text("url"), o.text("ticket"))
+		lane <- l.get(o.text("url"), o.text("ticket"), read)
 	})
 	conn, err := l.dial()
 	if err != nil {
@@ -258,9 +262,6 @@ func (l *loader) stall(i int) (pushed int64, err error) {
 	}
 	fmt.Fprintf(conn, "PUT /v1/users/%s/files/film.bin HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n",
 		user, l.base.Host, token, 1<<30)
-	if err := <-lane; err != nil {
-		return 0, err
-	}
 	block := make([]byte, 64<<10)
 	for {
 		_ = conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
@@ -268,7 +269,7 @@ func (l *loader) stall(i int) (pushed int64, err error) {
 		pushed += int64(n)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			kept.add(conn)
-			return pushed, nil // it stands
+			return pushed, <-lane // it stands
 		}
 		if err != nil {
 			return pushed, fmt.Errorf("pushing: %w", err)
@@ -290,8 +291,8 @@ func (c *connections) add(conn net.Conn) {
 	c.list = append(c.list, conn)
 }
 
-// get opens a down-lane and reads its head alone.
-func (l *loader) get(path, ticket string) error {
+// get opens a down-lane and reads its head and about as much of the content.
+func (l *loader) get(path, ticket string, read int64) error {
 	conn, err := l.dial()
 	if err != nil {
 		return err
@@ -303,6 +304,9 @@ func (l *loader) get(path, ticket string) error {
 	}
 	if !strings.Contains(status, " 200 ") {
 		return fmt.Errorf("down-lane: %s", status)
+	}
+	if _, err := io.CopyN(io.Discard, conn, read); err != nil {
+		return fmt.Errorf("down-lane: %w", err)
 	}
 	kept.add(conn)
 	return nil

@@ -35,7 +35,7 @@ func main() {
 	flag.IntVar(&s.files, "files", 10_000, "how many small files")
 	flag.StringVar(&s.disk, "disk", "/var/tmp", "a folder on a real disk")
 	only := flag.String("only", "bulk,memory,commands,beside,idle,transfers,sessions,files,network", "which measurements to make; there are bounds and storm too")
-	loads := flag.String("loads", "stalled,idle,flood,offers", "which loads of bounds")
+	loads := flag.String("loads", "stalled,late,idle,flood,offers", "which loads of bounds")
 	docs := flag.String("write", "", "a folder whose performance.md gets the tables, performance.svg the plot, and performance.json all rounds")
 	flag.Parse()
 	s.size, s.flow, s.loads = int64(*gib*(1<<30)), int64(*memory*(1<<30)), strings.Split(*loads, ",")
@@ -108,6 +108,7 @@ var parts = map[string]func(args []string) error{
 	"load-mqtt":      loadRaw(openMQTT),
 	"load-nats":      loadRaw(openNATS),
 	"load-stalled":   loadStalled,
+	"load-late":      loadStalled,
 	"load-flood":     loadFlood,
 	"load-offers":    loadOffers,
 	"storm-clients":  stormClients,

@@ -78,16 +78,14 @@ func (rt *relayTest) halfway(bob *diskReceiver, path string, content []byte) (do
 	return answered, rest
 }
 
-// lateBody gets its second half later; a closed channel breaks it off.
+// lateBody gets what follows its first part later; a closed channel ends it.
 type lateBody struct {
 	now  *bytes.Reader
 	rest chan []byte
-	late bool
 }
 
 func (b *lateBody) Read(p []byte) (int, error) {
-	if b.now.Len() == 0 && !b.late {
-		b.late = true
+	if b.now.Len() == 0 {
 		b.now = bytes.NewReader(<-b.rest)
 	}
 	return b.now.Read(p)
@@ -132,6 +130,7 @@ func TestReloadKeepsLanesOfKeysThatStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	rest <- content[len(content)/2:]
+	close(rest)
 	rt.want(<-done, 204)
 	if !bytes.Equal(bob.content(path), content) {
 		t.Error("other content")

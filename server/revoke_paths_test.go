@@ -110,6 +110,7 @@ var revokePaths = []struct {
 		<-seen
 		v.revoke("alice")
 		rest <- []byte("y")
+		close(rest)
 		v.refused(<-done)
 		v.wrap = nil
 		carol := v.hello(v.newer("carol"), wire.Role_ROLE_SEND, "")

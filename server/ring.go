@@ -99,17 +99,24 @@ var (
 )
 
 // runRing copies n bytes, or until the body's end: the first ones of a lane with
-// little memory, the others with much.
+// little memory, the others with much if there is any to be had.
 func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res copied) {
-	if cold := min(n, warmBytes-(d.at-d.from)); cold > 0 {
-		buf := slowBuffers.Get().(*[slowBuffer]byte)
-		r.reset(buf[:])
-		res = t.pass(r, u, d, nil, drop, cold)
-		slowBuffers.Put(buf)
-		if drop, n = 0, n-cold; n == 0 || res.written < cold || res.up != nil || res.down != nil {
+	cold := warmBytes - (d.at - d.from)
+	for n > 0 && (cold > 0 || !t.ts.warmUp()) {
+		if cold <= 0 {
+			cold = warmBytes
+		}
+		part := t.passCold(r, u, d, drop, min(n, cold))
+		res = copied{res.dropped + part.dropped, res.written + part.written, part.up, part.down}
+		if part.written < min(n, cold) || part.up != nil || part.down != nil {
 			return res
 		}
+		drop, n, cold = 0, n-part.written, cold-part.written
 	}
+	if n == 0 {
+		return res
+	}
+	defer t.ts.coolDown()
 	if in := corkOf(u.r); in != nil {
 		in.ReadAhead(true)
 		defer in.ReadAhead(false)
@@ -120,6 +127,26 @@ func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res 
 	rest := t.pass(r, u, d, corkOf(d.r), drop, n)
 	return copied{res.dropped + rest.dropped, res.written + rest.written, rest.up, rest.down}
 }
+
+func (t *transfer) passCold(r *ring, u *upLane, d *downLane, drop, n int64) copied {
+	buf := slowBuffers.Get().(*[slowBuffer]byte)
+	defer slowBuffers.Put(buf)
+	r.reset(buf[:])
+	return t.pass(r, u, d, nil, drop, n)
+}
+
+// warmUp takes one of the places of pairs with large buffers, if one is free.
+// Whoever got it gives it back by coolDown.
+func (ts *transfers) warmUp() bool {
+	select {
+	case ts.warm <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (ts *transfers) coolDown() { <-ts.warm }
 
 // pass copies n bytes through the ring, with one goroutine that reads and one that
 // writes. out is below the down-lane's TLS; nil: every write goes out by itself.

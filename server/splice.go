@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,12 +19,18 @@ const (
 	// laneBuffer is what a running pair of lanes holds, beside as much again in the
 	// two corks below TLS; waiting lanes hold nothing.
 	laneBuffer = 128 << 10
-	// slowBuffer is what it holds, without corks, until warmBytes have passed. A
-	// receiver who never reads gets no further than the sockets' buffers, so that a
-	// thousand of them do not hold a quarter of a gigabyte (cases 45 and 46).
+	// slowBuffer is what it holds, without corks, until warmBytes have passed, and
+	// again until as many have if warmPairs others have the large buffers then. A
+	// receiver who never reads gets no further than the sockets' buffers, and those
+	// who stop later are few, so that a thousand of them do not hold a quarter of a
+	// gigabyte (cases 45 and 46).
 	slowBuffer = 16 << 10
 	warmBytes  = 16 << 20
 )
+
+// warmPairs is how many pairs of lanes have the large buffers at once. More than a
+// processor has work for would only hold memory.
+func warmPairs() int { return 32 * runtime.GOMAXPROCS(0) }
 
 var (
 	laneBuffers = sync.Pool{New: func() any { return new([laneBuffer]byte) }}

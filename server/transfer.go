@@ -41,6 +41,7 @@ type transfers struct {
 	sweeping sync.WaitGroup
 	done     chan struct{}  // closed by close
 	lanes    sync.WaitGroup // requests that are served as lanes
+	warm     chan struct{}  // one for each pair that has its large buffers
 
 	mu     sync.Mutex                       // guards what follows
 	table  map[transferKey]*transfer        // all
@@ -97,6 +98,7 @@ func newTransfers(s *Server) *transfers {
 	ts := &transfers{
 		srv: s, patience: lanePatience,
 		done:   make(chan struct{}),
+		warm:   make(chan struct{}, warmPairs()),
 		table:  map[transferKey]*transfer{},
 		ids:    map[string]*transfer{},
 		open:   map[*transfer]struct{}{},
