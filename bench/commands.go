@@ -29,10 +29,10 @@ func (b *bench) commands() {
 		Name: "commands", Title: fmt.Sprintf("Commands of %d bytes, end to end", commandBytes),
 		Columns: []column{
 			{Name: "one in flight, p50, µs", Ratio: "÷ limit"}, {Name: "p99, µs"},
-			{Name: "256 in flight, answers/s", Ratio: "÷ limit"},
+			{Name: "256 in flight, answers/s", Ratio: "÷ limit"}, {Name: "CPU, µs/answer", Ratio: "÷ limit"},
 		},
 		Notes: []string{
-			"Requester, relay and responder are three processes; each figure is of one connection of each of the two. The ratio of times is better the smaller it is, that of rates the larger it is.",
+			"Requester, relay and responder are three processes; each figure is of one connection of each of the two. Processor time is that of all three with 256 in flight. The ratio of times is better the smaller it is, that of rates the larger it is.",
 			"**Echo** is the limit: frames with their length in front, through a process that copies both ways without looking (`io.Copy`; over TLS with buffers of 256 KiB), both ends writing at once what has gathered.",
 			"**Dian**: `SendCmd` of the SDK and its ack, which is given when the receiver's SDK has the command in its queue; ordered, and delivered once.",
 			"**NATS**: request and an empty reply, at most once. Alone with `Request`; 256 with a reply subject each and one subscription to all of them, which is faster than `Request`.",
@@ -50,8 +50,12 @@ func (b *bench) commands() {
 				if err != nil {
 					return nil, err
 				}
-				rate, err := throughput(many, b.span)
-				return figuresOf{t.Columns[0].Name: p50, t.Columns[1].Name: p99, t.Columns[2].Name: rate}, err
+				before := b.cpu()
+				rate, n, err := throughput(many, b.span)
+				return figuresOf{
+					t.Columns[0].Name: p50, t.Columns[1].Name: p99, t.Columns[2].Name: rate,
+					t.Columns[3].Name: float64((b.cpu() - before).Nanoseconds()) / 1e3 / float64(n),
+				}, err
 			}, nil
 		}}
 	}
@@ -114,27 +118,28 @@ func latency(ask asker, d time.Duration) (p50, p99 float64, err error) {
 	return at(0.5), at(0.99), nil
 }
 
-// throughput keeps 256 in flight for d and returns answers a second.
-func throughput(ask asker, d time.Duration) (float64, error) {
+// throughput keeps 256 in flight for d and returns answers a second, and how many
+// there were.
+func throughput(ask asker, d time.Duration) (rate float64, n int, err error) {
 	data := make([]byte, commandBytes)
 	free := make(chan error, window)
 	for range window {
 		free <- nil
 	}
-	start, n := time.Now(), 0
+	start := time.Now()
 	for time.Since(start) < d {
 		if err := <-free; err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		n++
 		ask(data, func(err error) { free <- err })
 	}
 	for range window {
 		if err := <-free; err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
-	return float64(n) / time.Since(start).Seconds(), nil
+	return float64(n) / time.Since(start).Seconds(), n, nil
 }
 
 // benchClient logs user in at the development relay.

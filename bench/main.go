@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -36,8 +37,18 @@ func main() {
 	flag.StringVar(&s.disk, "disk", "/var/tmp", "a folder on a real disk")
 	only := flag.String("only", "bulk,memory,commands,beside,idle,transfers,sessions,files,network", "which measurements to make; there are bounds and storm too")
 	loads := flag.String("loads", "stalled,late,idle,flood,offers", "which loads of bounds")
+	who := flag.String("who", "", "a pattern (RE2) of the contestants to measure, for a look at a few of them; \"\": all")
 	docs := flag.String("write", "", "a folder whose performance.md gets the tables, performance.svg the plot, and performance.json all rounds")
 	flag.Parse()
+	var err error
+	if s.who, err = regexp.Compile(*who); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	if *who != "" && *docs != "" {
+		fmt.Fprintln(os.Stderr, "bench: -write wants all contestants, without -who")
+		os.Exit(2)
+	}
 	s.size, s.flow, s.loads = int64(*gib*(1<<30)), int64(*memory*(1<<30)), strings.Split(*loads, ",")
 	if err := measure(s, strings.Split(*only, ","), *docs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

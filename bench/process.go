@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ type bench struct {
 	self   string
 	dian   string
 	ends   []func() // what the running measurement has to end
+	began  []*process
 	report report
 	failed bool // a contestant did
 }
@@ -45,6 +47,7 @@ type settings struct {
 	files    int           // how many small ones
 	disk     string        // a folder on a real one
 	loads    []string      // of bounds
+	who      *regexp.Regexp
 }
 
 func newBench(s settings) (*bench, error) {
@@ -100,7 +103,7 @@ func (b *bench) endAll() {
 	for _, end := range slices.Backward(b.ends) {
 		end()
 	}
-	b.ends = nil
+	b.ends, b.began = nil, nil
 }
 
 func (b *bench) close() {
@@ -156,8 +159,23 @@ func (b *bench) startReading(in *os.File, program string, args ...string) (*proc
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
+	b.began = append(b.began, p)
 	b.atEnd(p.kill)
 	return p, nil
+}
+
+// cpu is the processor time so far of this process and those of the running
+// measurement that still run.
+func (b *bench) cpu() time.Duration {
+	var own syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &own)
+	all := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	for _, p := range b.began {
+		if !p.ended {
+			all += cpuNow(p)
+		}
+	}
+	return all
 }
 
 // line waits for a line that contains want.

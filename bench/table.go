@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +58,7 @@ func (m missing) Error() string { return "not measured: " + string(m) }
 // beginning with another one. The first round warms up and does not count. Who fails
 // gets a row that says so, and the others go on.
 func (b *bench) compare(t *table, contestants []contestant) {
+	contestants = slices.DeleteFunc(contestants, func(c contestant) bool { return !b.who.MatchString(c.name) })
 	t.Measured = time.Now().UTC().Truncate(time.Second)
 	if t.Rounds == 0 {
 		t.Rounds = b.rounds
