@@ -24,9 +24,36 @@ type commands struct {
 	line *link.Link // the session, once unresolved commands were sent on it
 	wake time.Time  // what keepTime waits for; zero: nothing
 	off  *Error
+	out  commandFrame
+	work *command.Work // empty, for who takes the next; nil: none is left
 
 	inMu sync.Mutex // guards in
 	in   *command.Receiver
+
+	deliver func(any) // handle, of a *command.Incoming
+	answer  ackFrame  // owned by the session's reader
+}
+
+// Frames that are used again: sending encodes at once.
+type (
+	commandFrame struct {
+		frame wire.Frame
+		body  wire.Frame_Command
+	}
+	ackFrame struct {
+		frame wire.Frame
+		body  wire.Frame_CommandAck
+	}
+)
+
+func (f *commandFrame) of(c *wire.Command) *wire.Frame {
+	f.body.Command, f.frame.Body = c, &f.body
+	return &f.frame
+}
+
+func (f *ackFrame) of(a *wire.CommandAck) *wire.Frame {
+	f.body.CommandAck, f.frame.Body = a, &f.body
+	return &f.frame
 }
 
 func newCommands(c *Client) *commands {
@@ -37,11 +64,13 @@ func newCommands(c *Client) *commands {
 			}
 		}
 	}
-	return &commands{
+	m := &commands{
 		c: c, kick: make(chan struct{}, 1),
 		box: command.NewSender(c.opts.commandTimeout, random),
 		in:  command.NewReceiver(c.opts.ackHandled),
 	}
+	m.deliver = func(d any) { m.handle(d.(*command.Incoming)) }
+	return m
 }
 
 // SendCmd sends up to 65,536 bytes to a user, in one piece; they are copied. It
@@ -55,7 +84,7 @@ func newCommands(c *Client) *commands {
 // or 64 MiB of them are under way or the server has a limit (docs/configuration.md),
 // 12 the client is closed, 23 not allowed.
 func (c *Client) SendCmd(target string, data []byte, opts ...SendOption) *Task {
-	t := newTask(c, Command, target, newSendOptions(opts))
+	t := newTask(c, Command, target, sendOptions{}, opts...)
 	if t.ended() {
 		return t
 	}
@@ -87,11 +116,15 @@ func (m *commands) send(t *Task, data []byte) {
 // doAndUnlock does what the outbox says: frames with the lock held, so that they
 // keep their order, and results without it.
 func (m *commands) doAndUnlock() {
-	frames, outcomes := m.box.Take()
-	for _, f := range frames {
+	work := m.work
+	if m.work = nil; work == nil {
+		work = new(command.Work)
+	}
+	m.box.Take(work)
+	for _, f := range work.Frames {
 		if m.line != nil {
 			// An error ends the session; lineDown and lineUp then send it again.
-			_ = m.c.push(m.line, &wire.Frame{Body: &wire.Frame_Command{Command: f}})
+			_ = m.c.push(m.line, m.out.of(f))
 		}
 	}
 	if at, ok := m.box.Wake(); ok && (m.wake.IsZero() || at.Before(m.wake)) {
@@ -101,14 +134,30 @@ func (m *commands) doAndUnlock() {
 		default:
 		}
 	}
+	if len(work.Outcomes) == 0 {
+		m.giveLocked(work)
+		m.mu.Unlock()
+		return
+	}
 	m.mu.Unlock()
-	for _, o := range outcomes {
-		r := Result{Reply: o.Reply, Size: int64(len(o.Command.Data))}
+	for _, o := range work.Outcomes {
+		r := Result{Reply: bytes.Clone(o.Reply), Size: int64(len(o.Command.Data))}
 		if o.Code != wire.OK {
 			r.Reply = nil
 			r.Err = &Error{Op: "send command", Peer: o.Command.Target, Origin: ownOrigin(o.Origin), Code: Code(o.Code), Detail: o.Detail}
 		}
 		o.Command.Task.(*Task).finish(r)
+	}
+	m.mu.Lock()
+	m.giveLocked(work)
+	m.mu.Unlock()
+}
+
+// giveLocked takes work that is done, for its memory, unless it has grown large.
+func (m *commands) giveLocked(work *command.Work) {
+	work.Clear()
+	if cap(work.Frames) <= 64 && cap(work.Outcomes) <= 64 {
+		m.work = work
 	}
 }
 
@@ -180,14 +229,14 @@ func (m *commands) close(why *Error) {
 func (m *commands) arrive(l *link.Link, c *wire.Command) {
 	h := &m.c.opts.handler
 	if h.NotifyCmdData == nil && h.HandleCmd == nil {
-		m.ack(l, command.Final(c, wire.PeerRefused, nil, "commands are not handled"))
+		m.ack(l, command.Final(c, wire.PeerRefused, "commands are not handled"))
 		return
 	}
 	m.inMu.Lock()
 	d, ack := m.in.Arrive(time.Now(), c)
 	m.inMu.Unlock()
 	if d != nil {
-		m.c.notify(func() { m.handle(d) })
+		m.c.events.call(m.deliver, d)
 	}
 	if ack != nil { // after the command is queued: 0 says that it is
 		m.ack(l, ack)
@@ -197,13 +246,13 @@ func (m *commands) arrive(l *link.Link, c *wire.Command) {
 // refuse answers a command whose fields are wrong, which a good server stops.
 func (m *commands) refuse(l *link.Link, c *wire.Command, err error) {
 	if wire.CheckSendID(c.GetId()) == nil {
-		m.ack(l, command.Final(c, wire.Code(checkError("", "", err).Code), nil, ""))
+		m.ack(l, command.Final(c, wire.Code(checkError("", "", err).Code), ""))
 	}
 }
 
 func (m *commands) ack(l *link.Link, a *wire.CommandAck) {
 	// An error ends the session, and the sender asks again.
-	_ = m.c.sendBy(l, l, &wire.Frame{Body: &wire.Frame_CommandAck{CommandAck: a}})
+	_ = m.c.sendBy(l, l, m.answer.of(a))
 }
 
 // handle gives a command to the application, on the callback goroutine.

@@ -15,11 +15,15 @@ import (
 // has none, and a callback that comes after Close still runs.
 type events struct {
 	mu      sync.Mutex
-	queue   []func()
+	queue   []event
+	spare   []event // empty, the memory of an earlier queue
 	running bool
 	runner  uint64    // the goroutine that runs callbacks, while one does
 	idle    sync.Cond // running has become false; uses mu
 }
+
+// spareEvents is how long a queue's memory may be to be used again.
+const spareEvents = 1024
 
 func newEvents() *events {
 	e := new(events)
@@ -27,11 +31,23 @@ func newEvents() *events {
 	return e
 }
 
+// An event is a callback: of what, with what. There are many a second, and so none
+// is a closure of its own that need not be.
+type event struct {
+	fn func(any)
+	of any
+}
+
+func callFunc(fn any) { fn.(func())() }
+
 // notify queues fn. It never waits.
-func (e *events) notify(fn func()) {
+func (e *events) notify(fn func()) { e.call(callFunc, fn) }
+
+// call queues fn(of), as notify does.
+func (e *events) call(fn func(any), of any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.queue = append(e.queue, fn)
+	e.queue = append(e.queue, event{fn, of})
 	if !e.running {
 		e.running = true
 		go e.run()
@@ -44,15 +60,18 @@ func (e *events) run() {
 	e.runner = id
 	for len(e.queue) > 0 {
 		batch := e.queue
-		e.queue = nil
+		e.queue, e.spare = e.spare, nil
 		e.mu.Unlock()
-		for i, fn := range batch {
-			batch[i] = nil
-			fn()
+		for i, next := range batch {
+			batch[i] = event{}
+			next.fn(next.of)
 		}
 		e.mu.Lock()
+		if cap(batch) <= spareEvents {
+			e.spare = batch[:0]
+		}
 	}
-	e.running, e.runner = false, 0
+	e.running, e.runner, e.queue, e.spare = false, 0, nil, nil
 	e.idle.Broadcast()
 	e.mu.Unlock()
 }

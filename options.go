@@ -148,10 +148,14 @@ type sendOptions struct {
 
 func newSendOptions(list []SendOption) sendOptions {
 	var o sendOptions
-	for _, set := range list {
-		set(&o)
-	}
+	o.set(list)
 	return o
+}
+
+func (o *sendOptions) set(list []SendOption) {
+	for _, set := range list {
+		set(o)
+	}
 }
 
 // A SendOption changes one Send*.

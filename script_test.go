@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/dian-im/dian/internal/link"
 	"github.com/dian-im/dian/internal/memnet"
@@ -111,7 +112,7 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := &scripted{t: s.t, hello: f.GetHello(), frames: make(chan *wire.Frame, 10000)}
-	p.l = link.New(conn, link.Config{Handle: func(f *wire.Frame) error { p.frames <- f; return nil }})
+	p.l = link.New(conn, link.Config{Handle: func(f *wire.Frame) error { p.frames <- proto.CloneOf(f); return nil }})
 	s.running.Go(func() { p.l.Run(context.Background()) })
 	s.sessions <- p
 }

@@ -102,7 +102,7 @@ func (x *outTransfer) begin(up bool) {
 // watch ends the machine when its task was given a result by somebody else.
 func (x *outTransfer) watch() {
 	select {
-	case <-x.t.done:
+	case <-x.t.Done():
 		x.box.post(true, func() {
 			if x.m != nil && !x.m.State().Ended() {
 				x.abandon()

@@ -52,9 +52,9 @@ type Task struct {
 	target string
 	kind   Kind
 	opts   sendOptions
-	done   chan struct{} // closed when result is set
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex    // guards what follows
+	done   chan struct{} // closed when result is set; nil before somebody asks
 	state  TaskState
 	result Result
 	peer   *[16]byte // the place that accepted; nil before
@@ -68,15 +68,13 @@ type Task struct {
 	cancels      int // cancels asked for whose outcome is open
 }
 
-// newTask makes a task and enters it into the client's table. A task whose
-// options are wrong, or whose client is closed, has its result already: ended
-// tells.
-func newTask(c *Client, kind Kind, target string, opts sendOptions) *Task {
-	t := &Task{
-		c: c, id: opts.sendID, target: target, kind: kind, opts: opts,
-		done: make(chan struct{}), shown: -1,
-	}
-	if t.id == "" {
+// newTask makes a task and enters it into the client's table; options of list come
+// on top of opts. A task whose options are wrong, or whose client is closed, has its
+// result already: ended tells.
+func newTask(c *Client, kind Kind, target string, opts sendOptions, list ...SendOption) *Task {
+	t := &Task{c: c, target: target, kind: kind, opts: opts, shown: -1}
+	t.opts.set(list)
+	if t.id = t.opts.sendID; t.id == "" {
 		t.id = wire.NewSendID()
 	}
 	if err := t.check(); err != nil {
@@ -172,18 +170,29 @@ func (t *Task) setPeer(instance [16]byte) {
 
 // Done is closed when the task has its result. It does not wait for callbacks,
 // so it can be waited for inside one.
-func (t *Task) Done() <-chan struct{} { return t.done }
+func (t *Task) Done() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.done == nil {
+		t.done = make(chan struct{})
+		if t.state == TaskDone {
+			close(t.done)
+		}
+	}
+	return t.done
+}
 
 // Wait returns the result's error when the task is done, or the context's cause
 // when that ends first; the task goes on then.
 func (t *Task) Wait(ctx context.Context) error {
+	done := t.Done()
 	select {
-	case <-t.done:
+	case <-done:
 		return t.Result().Err
 	default:
 	}
 	select {
-	case <-t.done:
+	case <-done:
 		return t.Result().Err
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -288,23 +297,36 @@ func (t *Task) finish(r Result) {
 	t.state, t.result = TaskDone, r
 	cancels := t.cancels
 	t.cancels = 0
-	close(t.done)
+	if t.done != nil {
+		close(t.done)
+	}
 	// Queued with the lock held, so that a cancel that comes now is told after.
 	for range cancels {
 		t.c.notifyCancel(t.id, t.opts.cookie, CodeOf(r.Err) == ErrCancelled)
 	}
-	tell := h.SendCmdResult
-	switch t.kind {
-	case Buffer:
-		tell = h.SendBufferResult
-	case File:
-		tell = h.SendFileResult
-	}
-	if tell != nil {
-		t.c.notify(func() { tell(r) })
+	if t.resultHandler() != nil {
+		t.c.events.call(tellResult, t)
 	}
 	t.mu.Unlock()
 	t.c.removeTask(t)
+}
+
+// resultHandler is the callback that gets the result, nil for none.
+func (t *Task) resultHandler() func(Result) {
+	switch h := &t.c.opts.handler; t.kind {
+	case Buffer:
+		return h.SendBufferResult
+	case File:
+		return h.SendFileResult
+	default:
+		return h.SendCmdResult
+	}
+}
+
+// tellResult is the event of a task that is done.
+func tellResult(task any) {
+	t := task.(*Task)
+	t.resultHandler()(t.Result())
 }
 
 // cancelAsked notes that a cancel is on its way; its outcome is told with the

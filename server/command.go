@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -401,10 +402,10 @@ type postedCommand struct {
 }
 
 func (p *postedCommand) commandDone(_ int, r *resultFrame) bool {
-	// The strings and slices stay as they are; only the message is used again.
+	// The message is used again, and bytes in it are those of a receiver's message.
 	p.result <- &wire.CommandResult{
 		Id: r.result.Id, Outcome: r.result.Outcome, Code: r.result.Code,
-		Origin: r.result.Origin, Detail: r.result.Detail, Reply: r.result.Reply,
+		Origin: r.result.Origin, Detail: r.result.Detail, Reply: bytes.Clone(r.result.Reply),
 	}
 	return true
 }

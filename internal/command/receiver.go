@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"container/list"
 	"time"
 
@@ -44,6 +45,8 @@ type Receiver struct {
 	forgot map[string]struct{} // senders a stream of whom was forgotten
 
 	queued, queuedBytes int
+
+	answer wire.CommandAck // what Arrive returns, used again
 }
 
 type streamKey struct {
@@ -115,8 +118,9 @@ func (r *Receiver) never(c *wire.Command) bool {
 	return known && c.GetSince().GetCount() > here && !forgot && len(r.forgot) < maxForgot
 }
 
-// Arrive takes a command that has been checked. A command that is returned is to
-// be delivered behind the ones before; an ack that is returned is to be sent.
+// Arrive takes a command that has been checked, and keeps nothing of it but strings.
+// A command that is returned is to be delivered behind the ones before; an ack that
+// is returned is to be sent, and is good until the next Arrive.
 func (r *Receiver) Arrive(now time.Time, c *wire.Command) (*Incoming, *wire.CommandAck) {
 	r.forget(now)
 	if c.GetStream() == 0 {
@@ -127,9 +131,9 @@ func (r *Receiver) Arrive(now time.Time, c *wire.Command) (*Incoming, *wire.Comm
 	if s == nil {
 		switch {
 		case c.GetResent() && !r.never(c):
-			return nil, Final(c, wire.PeerNoAnswer, nil, "the receiver has restarted, or forgotten")
+			return nil, r.final(c, wire.PeerNoAnswer, nil, "the receiver has restarted, or forgotten")
 		case c.GetSeq() > c.GetFloor():
-			return nil, gap(c, c.GetFloor())
+			return nil, r.gap(c, c.GetFloor())
 		}
 		s = &inStream{key: key, next: c.GetFloor(), floor: c.GetFloor()}
 		s.place = r.recent.PushFront(s)
@@ -143,18 +147,18 @@ func (r *Receiver) Arrive(now time.Time, c *wire.Command) (*Incoming, *wire.Comm
 	r.raise(s, c.GetFloor())
 	switch seq := c.GetSeq(); {
 	case seq > s.next:
-		return nil, gap(c, s.next)
+		return nil, r.gap(c, s.next)
 	case seq < s.next:
 		return nil, r.again(s, c)
 	}
 	if r.full(c) || len(s.answers) >= maxAnswers || s.cached > maxAnswerBytes {
-		return nil, Final(c, wire.PeerBusy, nil, "")
+		return nil, r.final(c, wire.PeerBusy, nil, "")
 	}
 	s.next++
 	d := r.deliver(now, c)
 	d.stream, d.seq = s, c.GetSeq()
 	if !r.ackHandled {
-		return d, Final(c, wire.OK, nil, "")
+		return d, r.final(c, wire.OK, nil, "")
 	}
 	if s.answers == nil {
 		s.answers = map[uint64]*Incoming{}
@@ -204,11 +208,11 @@ func (r *Receiver) charge(d *Incoming, sign int) {
 // again answers a command of a known stream that came before.
 func (r *Receiver) again(s *inStream, c *wire.Command) *wire.CommandAck {
 	if !r.ackHandled && c.GetSeq() >= s.floor {
-		return Final(c, wire.OK, nil, "")
+		return r.final(c, wire.OK, nil, "")
 	}
 	d := s.answers[c.GetSeq()]
 	if d == nil { // below the floor: the sender has its result and ignores this one
-		return Final(c, wire.PeerNoAnswer, nil, "")
+		return r.final(c, wire.PeerNoAnswer, nil, "")
 	}
 	return r.repeat(d, c)
 }
@@ -219,7 +223,7 @@ func (r *Receiver) repeat(d *Incoming, c *wire.Command) *wire.CommandAck {
 		d.ref, d.line = c.GetRef(), r.line
 		return nil
 	}
-	return Final(c, d.code, d.reply, d.detail)
+	return r.final(c, d.code, d.reply, d.detail)
 }
 
 // unordered delivers a command of stream 0 unless its id is known.
@@ -229,7 +233,7 @@ func (r *Receiver) unordered(now time.Time, c *wire.Command) (*Incoming, *wire.C
 		return nil, r.repeat(d, c)
 	}
 	if r.full(c) {
-		return nil, Final(c, wire.PeerBusy, nil, "")
+		return nil, r.final(c, wire.PeerBusy, nil, "")
 	}
 	d := r.deliver(now, c)
 	d.known = true
@@ -239,7 +243,7 @@ func (r *Receiver) unordered(now time.Time, c *wire.Command) (*Incoming, *wire.C
 	if r.ackHandled {
 		return d, nil
 	}
-	return d, Final(c, wire.OK, nil, "")
+	return d, r.final(c, wire.OK, nil, "")
 }
 
 func (r *Receiver) full(c *wire.Command) bool {
@@ -249,7 +253,7 @@ func (r *Receiver) full(c *wire.Command) bool {
 
 func (r *Receiver) deliver(now time.Time, c *wire.Command) *Incoming {
 	d := &Incoming{
-		Source: c.GetSource().GetUser(), ID: c.GetId(), Data: c.GetData(), Meta: c.GetMeta(),
+		Source: c.GetSource().GetUser(), ID: c.GetId(), Data: bytes.Clone(c.GetData()), Meta: bytes.Clone(c.GetMeta()),
 		size: len(c.GetData()) + len(c.GetMeta()), at: now, ref: c.GetRef(), line: r.line,
 	}
 	r.queued++
@@ -337,15 +341,24 @@ func (r *Receiver) drop(s *inStream) {
 }
 
 // Final returns an ack that ends a command.
-func Final(c *wire.Command, code wire.Code, reply []byte, detail string) *wire.CommandAck {
+func Final(c *wire.Command, code wire.Code, detail string) *wire.CommandAck {
 	return &wire.CommandAck{
 		Ref: c.GetRef(), Id: c.GetId(), Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
-		Code: uint32(code), Reply: reply, Detail: detail,
+		Code: uint32(code), Detail: detail,
 	}
 }
 
-func gap(c *wire.Command, next uint64) *wire.CommandAck {
-	return &wire.CommandAck{
+func (r *Receiver) final(c *wire.Command, code wire.Code, reply []byte, detail string) *wire.CommandAck {
+	r.answer = wire.CommandAck{
+		Ref: c.GetRef(), Id: c.GetId(), Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL,
+		Code: uint32(code), Reply: reply, Detail: detail,
+	}
+	return &r.answer
+}
+
+func (r *Receiver) gap(c *wire.Command, next uint64) *wire.CommandAck {
+	r.answer = wire.CommandAck{
 		Ref: c.GetRef(), Id: c.GetId(), Outcome: wire.CommandOutcome_COMMAND_OUTCOME_GAP, Next: next,
 	}
+	return &r.answer
 }

@@ -92,8 +92,8 @@ type Outcome struct {
 
 // A Sender is the sender's side of docs/protocol.md §6: which command is sent
 // when, and what its result is. It has no clock, goroutine or I/O: each method
-// takes a fact and the time, and leaves what is to be done in frames and
-// outcomes, which the caller takes away.
+// takes a fact and the time, and leaves what is to be done in a Work, which the
+// caller takes away.
 //
 // A command goes out for the first time in the order of add. Again it goes out
 // in the order of its stream: one that may have arrived (resent) at once, one that
@@ -115,8 +115,34 @@ type Sender struct {
 
 	flying, flyingBytes int
 
-	frames   []*wire.Command // to be sent, in this order
-	outcomes []Outcome       // to be told
+	work Work
+}
+
+// A Work is what a Sender wants to be done. It may be used again.
+type Work struct {
+	Frames   []*wire.Command // to be sent, in this order
+	Outcomes []Outcome       // to be told
+}
+
+// Clear forgets what was done and keeps the memory of it, that of the frames too.
+func (w *Work) Clear() {
+	w.Frames = w.Frames[:0]
+	clear(w.Outcomes)
+	w.Outcomes = w.Outcomes[:0]
+}
+
+// frame adds a frame that is empty.
+func (w *Work) frame() *wire.Command {
+	n := len(w.Frames)
+	if n == cap(w.Frames) {
+		w.Frames = append(w.Frames, nil)
+	}
+	if w.Frames = w.Frames[:n+1]; w.Frames[n] == nil {
+		w.Frames[n] = new(wire.Command)
+	} else {
+		*w.Frames[n] = wire.Command{}
+	}
+	return w.Frames[n]
 }
 
 // NewSender returns a Sender that gives a command timeout for its result. newStream
@@ -300,7 +326,7 @@ func (o *Sender) resolve(r Outcome) {
 		clear(s.list[n:])
 		s.list, s.fresh, s.head = s.list[:n], s.fresh-s.head, 0
 	}
-	o.outcomes = append(o.outcomes, r)
+	o.work.Outcomes = append(o.work.Outcomes, r)
 }
 
 // Tick resolves what is out of time and goes on with streams whose pause is over.
@@ -432,23 +458,18 @@ func (o *Sender) send(now time.Time, c *Outgoing) bool {
 	if c.Wait > 0 && !c.resent { // the time for an answer begins when the peer may be there
 		o.setDue(c, now.Add(o.timeout))
 	}
-	f := &wire.Command{
-		Id: c.ID, Target: c.Target, Stream: s.id, Seq: c.seq, Floor: s.floor(),
-		Resent: c.resent, Data: c.Data, Meta: c.Meta,
-	}
+	f := o.work.frame()
+	f.Id, f.Target, f.Stream, f.Seq, f.Floor = c.ID, c.Target, s.id, c.seq, s.floor()
+	f.Resent, f.Data, f.Meta = c.resent, c.Data, c.Meta
 	if c.resent {
 		f.Since = c.since
 	}
-	o.frames = append(o.frames, f)
 	return true
 }
 
-// Take returns what is to be done and forgets it.
-func (o *Sender) Take() ([]*wire.Command, []Outcome) {
-	frames, outcomes := o.frames, o.outcomes
-	o.frames, o.outcomes = nil, nil
-	return frames, outcomes
-}
+// Take puts what is to be done into w, which is empty, and takes w's memory for what
+// comes next.
+func (o *Sender) Take(w *Work) { o.work, *w = *w, o.work }
 
 // A dueHeap orders commands by the time at which they are out of time.
 type dueHeap []*Outgoing

@@ -9,6 +9,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/dian-im/dian/internal/wire"
 )
 
@@ -47,8 +49,14 @@ func newRelay(ackHandled bool, fail func(string, ...any)) *relay {
 	}
 }
 
+func take(s *Sender) ([]*wire.Command, []Outcome) {
+	var w Work
+	s.Take(&w)
+	return w.Frames, w.Outcomes
+}
+
 func (r *relay) collect() {
-	frames, outcomes := r.box.Take()
+	frames, outcomes := take(r.box)
 	if len(frames) > 0 && !r.senderUp {
 		r.fail("%d frames without a session", len(frames))
 	}
@@ -132,7 +140,7 @@ func (r *relay) step(way int) bool {
 			r.queue = append(r.queue, d)
 		}
 		if ack != nil {
-			r.acks = append(r.acks, ack)
+			r.acks = append(r.acks, proto.CloneOf(ack)) // good until the next Arrive
 		}
 	case 2:
 		if len(r.acks) == 0 {
@@ -324,9 +332,9 @@ func TestOneTargetLeavesRoomForOthers(t *testing.T) {
 	for i := range 2 * maxFlying {
 		box.Add(now, &Outgoing{ID: fmt.Sprint(i), Target: "slow"})
 	}
-	box.Take()
+	take(box)
 	box.Add(now, &Outgoing{ID: "other", Target: "quick"})
-	if frames, _ := box.Take(); len(frames) != 1 || frames[0].Target != "quick" {
+	if frames, _ := take(box); len(frames) != 1 || frames[0].Target != "quick" {
 		t.Errorf("%d frames for the other target, want 1", len(frames))
 	}
 }
@@ -382,7 +390,7 @@ func TestQueueOfCommandsIsBounded(t *testing.T) {
 		t.Errorf("%d taken, want %d", taken, want)
 	}
 	box.End(wire.Origin_ORIGIN_UNSPECIFIED, wire.NotLoggedIn, "")
-	if _, outcomes := box.Take(); len(outcomes) != taken {
+	if _, outcomes := take(box); len(outcomes) != taken {
 		t.Errorf("%d results, want %d", len(outcomes), taken)
 	}
 }
@@ -395,11 +403,11 @@ func TestLostCommandToAPeerThatStaysAwayEnds(t *testing.T) {
 	box := NewSender(time.Minute, func() uint64 { return 7 })
 	box.LineUp(now, nil)
 	box.Add(now, &Outgoing{ID: "lost", Target: "bob", Wait: 10 * time.Minute})
-	box.Take()
+	take(box)
 	box.Result(now, &wire.CommandResult{Id: "lost", Outcome: wire.CommandOutcome_COMMAND_OUTCOME_LOST,
 		Code: uint32(wire.PeerNoAnswer), Origin: wire.Origin_ORIGIN_SERVER})
 	for range 1000 {
-		frames, outcomes := box.Take()
+		frames, outcomes := take(box)
 		if len(outcomes) == 1 {
 			if took := now.Sub(start); outcomes[0].Code != wire.PeerNoAnswer || took > time.Minute {
 				t.Errorf("result %v after %v, want %v after a minute at most", outcomes[0].Code, took, wire.PeerNoAnswer)

@@ -28,6 +28,9 @@ var (
 	batchBuffers = pool{keep: DefaultQueueBytes + DefaultQueueBytes/2}
 )
 
+// decoders are for who reads a binary message: an idle link holds none.
+var decoders = sync.Pool{New: func() any { return new(wire.Decoder) }}
+
 func (p *pool) get() *[]byte {
 	if b, ok := p.Get().(*[]byte); ok {
 		return b

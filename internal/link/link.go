@@ -46,7 +46,9 @@ var WriteBuffers websocket.BufferPool = &sync.Pool{}
 type Config struct {
 	// Handle gets every frame but Ping, Pong and frames of unknown kind, one after
 	// the other, on Run's goroutine. While it runs nothing is read. An error ends
-	// the link: a *CloseError says how, any other closes with status 1011.
+	// the link: a *CloseError says how, any other closes with status 1011. A Command,
+	// a CommandAck or a CommandResult and the bytes in it are good until Handle
+	// returns; its strings may be kept.
 	Handle func(*wire.Frame) error
 	// JSON makes it a session of text messages, one frame each.
 	JSON bool

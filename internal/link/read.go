@@ -134,6 +134,8 @@ func (l *Link) readMessage(kind int, r io.Reader) error {
 	}
 	buf := readBuffers.get()
 	defer readBuffers.put(buf)
+	frames := decoders.Get().(*wire.Decoder)
+	defer decoders.Put(frames)
 	var err error
 	if *buf, err = readAll((*buf)[:0], r); err != nil {
 		return &readError{err}
@@ -147,11 +149,16 @@ func (l *Link) readMessage(kind int, r io.Reader) error {
 		return l.handle(f)
 	}
 	for msg := *buf; ; {
-		f, rest, err := wire.NextBinary(msg)
+		f, rest, err := frames.Next(msg)
 		if err != nil {
 			return violation(websocket.CloseInvalidFramePayloadData, err)
 		}
-		if err := l.handle(f); err != nil {
+		err = l.handle(f)
+		if overwrite {
+			frames.Forget()
+			clear(msg[:len(msg)-len(rest)])
+		}
+		if err != nil {
 			return err
 		}
 		if msg = rest; len(msg) == 0 || l.closing.Load() {

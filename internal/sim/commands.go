@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/dian-im/dian/internal/command"
 	"github.com/dian-im/dian/internal/wire"
 )
@@ -65,8 +67,9 @@ func (c *commandSide) lineDown()                  { c.box.LineDown(); c.do() }
 // do does what the machine says.
 func (c *commandSide) do() {
 	w, life := c.w, c.life
-	frames, outcomes := c.box.Take()
-	for _, f := range frames {
+	var work command.Work
+	c.box.Take(&work)
+	for _, f := range work.Frames {
 		l := w.alice.line
 		if l == nil {
 			w.fail("%s is sent without a session", f.Id)
@@ -75,7 +78,7 @@ func (c *commandSide) do() {
 		w.note("alice sends %s: stream %d seq %d floor %d resent %v", f.Id, f.Stream, f.Seq, f.Floor, f.Resent)
 		l.toServer(func(s *server) { s.command(l, f) })
 	}
-	for _, o := range outcomes {
+	for _, o := range work.Outcomes {
 		x := o.Command.Task.(*sentCommand)
 		w.note("%s has its result: %d from %v", x.id, o.Code, o.Origin)
 		if x.results++; x.results > 1 {
@@ -213,6 +216,7 @@ func (b *receiver) ack(a *wire.CommandAck) {
 		return
 	}
 	l := b.line
+	a = proto.CloneOf(a) // the machine uses it again while this one is on its way
 	b.w.note("bob acks %s: %v %d next %d", a.Id, a.Outcome, a.Code, a.Next)
 	l.toServer(func(s *server) { s.acked(l, a) })
 }

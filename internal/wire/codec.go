@@ -50,7 +50,12 @@ func AppendBinary(dst []byte, f *Frame) ([]byte, error) {
 // behind it. Nothing is allocated for a frame whose length is not right. The
 // frame shares no memory with msg. Its Body is nil if it is of an unknown kind,
 // which the caller ignores. An empty msg is ErrFraming.
-func NextBinary(msg []byte) (f *Frame, rest []byte, err error) {
+func NextBinary(msg []byte) (f *Frame, rest []byte, err error) { return nextBinary(nil, msg) }
+
+// Next is NextBinary into the Decoder's memory.
+func (d *Decoder) Next(msg []byte) (f *Frame, rest []byte, err error) { return nextBinary(d, msg) }
+
+func nextBinary(d *Decoder, msg []byte) (f *Frame, rest []byte, err error) {
 	size, n := binary.Uvarint(msg)
 	switch {
 	case n <= 0:
@@ -65,7 +70,7 @@ func NextBinary(msg []byte) (f *Frame, rest []byte, err error) {
 		return nil, nil, fmt.Errorf("%w: %d bytes of %d are there", ErrFraming, len(msg)-n, size)
 	}
 	end := n + int(size)
-	if f, ok := decodeFast(msg[n:end]); ok {
+	if f, ok := decodeFast(d, msg[n:end]); ok {
 		return f, msg[end:], nil
 	}
 	f = new(Frame)

@@ -189,11 +189,53 @@ func appendResult(dst []byte, r *CommandResult) (out []byte, ok bool) {
 	return appendBytes(out, 8, r.Header), true
 }
 
+// A Decoder decodes frames into memory that it uses again. What it returns of a
+// Command, a CommandAck or a CommandResult is good until its next frame, and bytes in
+// it are those of the message; strings may be kept. It is used by one goroutine at a
+// time.
+type Decoder struct {
+	command commandFrame
+	ack     ackFrame
+	result  resultFrame
+
+	target, source string // the last ones: many commands in a row have the same
+}
+
+// The frames of this file, each in one piece of memory.
+type (
+	commandFrame struct {
+		frame  Frame
+		body   Frame_Command
+		c      Command
+		source Peer
+	}
+	ackFrame struct {
+		frame Frame
+		body  Frame_CommandAck
+		a     CommandAck
+	}
+	resultFrame struct {
+		frame Frame
+		body  Frame_CommandResult
+		r     CommandResult
+	}
+)
+
+// Forget overwrites what Next has returned last, so that a test sees who keeps it.
+func (d *Decoder) Forget() {
+	const gone = "overwritten"
+	c, a, r := &d.command.c, &d.ack.a, &d.result.r
+	c.Id, c.Target, c.Source, c.Data, c.Meta, c.Seq = gone, gone, nil, []byte(gone), []byte(gone), math.MaxUint64
+	a.Id, a.Reply, a.Detail = gone, []byte(gone), gone
+	r.Id, r.Reply, r.Detail = gone, []byte(gone), gone
+}
+
 // A taker takes the fields of a message off its front, in the order of their numbers.
 // After the first that is not as this file would write it, ok is false for good.
 type taker struct {
 	rest []byte
 	ok   bool
+	d    *Decoder // whose memory is used; nil: it is the frame's own
 }
 
 // has takes a tag, if it is the next.
@@ -248,6 +290,9 @@ func (t *taker) bytes(field byte) []byte {
 		t.ok = false
 		return nil
 	}
+	if t.d != nil {
+		return part[:len(part):len(part)]
+	}
 	return append(make([]byte, 0, len(part)), part...)
 }
 
@@ -263,9 +308,28 @@ func (t *taker) string(field byte) string {
 	return string(part)
 }
 
-// decodeFast decodes a frame without its length, if it is one for this file. It
-// shares no memory with msg.
-func decodeFast(msg []byte) (f *Frame, ok bool) {
+// known is string for a field that is often the same as last.
+func (t *taker) known(field byte, last *string) string {
+	if t.d == nil {
+		return t.string(field)
+	}
+	if !t.has(field, typeBytes) {
+		return ""
+	}
+	part := t.part()
+	if len(part) == 0 || string(part) != *last {
+		if len(part) == 0 || !utf8.Valid(part) {
+			t.ok = false
+			return ""
+		}
+		*last = string(part)
+	}
+	return *last
+}
+
+// decodeFast decodes a frame without its length, if it is one for this file: with a
+// Decoder into that, otherwise into memory of its own, and shares none with msg then.
+func decodeFast(d *Decoder, msg []byte) (f *Frame, ok bool) {
 	if len(msg) == 0 {
 		return nil, false
 	}
@@ -274,7 +338,7 @@ func decodeFast(msg []byte) (f *Frame, ok bool) {
 		return nil, false
 	}
 	frame := taker{rest: msg[1:], ok: true}
-	t := taker{rest: frame.part(), ok: true}
+	t := taker{rest: frame.part(), ok: true, d: d}
 	if !frame.ok || len(frame.rest) > 0 {
 		return nil, false
 	}
@@ -293,20 +357,22 @@ func decodeFast(msg []byte) (f *Frame, ok bool) {
 }
 
 func (t *taker) command() *Frame {
-	whole := new(struct { // in one piece of memory
-		frame  Frame
-		body   Frame_Command
-		c      Command
-		source Peer
-	})
+	var whole *commandFrame
+	var target, source *string
+	if t.d != nil {
+		whole, target, source = &t.d.command, &t.d.target, &t.d.source
+		*whole = commandFrame{}
+	} else {
+		whole = new(commandFrame)
+	}
 	c := &whole.c
 	whole.body.Command = c
 	whole.frame.Body = &whole.body
 	c.Id = t.string(1)
-	c.Target = t.string(2)
+	c.Target = t.known(2, target)
 	if t.has(3, typeBytes) {
-		inner := taker{rest: t.part(), ok: t.ok}
-		whole.source.User = inner.string(1)
+		inner := taker{rest: t.part(), ok: t.ok, d: t.d}
+		whole.source.User = inner.known(1, source)
 		whole.source.Instance = inner.bytes(2)
 		t.ok = t.ok && inner.ok && len(inner.rest) == 0
 		c.Source = &whole.source
@@ -323,11 +389,13 @@ func (t *taker) command() *Frame {
 }
 
 func (t *taker) ack() *Frame {
-	whole := new(struct {
-		frame Frame
-		body  Frame_CommandAck
-		a     CommandAck
-	})
+	var whole *ackFrame
+	if t.d != nil {
+		whole = &t.d.ack
+		*whole = ackFrame{}
+	} else {
+		whole = new(ackFrame)
+	}
 	a := &whole.a
 	whole.body.CommandAck = a
 	whole.frame.Body = &whole.body
@@ -343,11 +411,13 @@ func (t *taker) ack() *Frame {
 }
 
 func (t *taker) result() *Frame {
-	whole := new(struct {
-		frame Frame
-		body  Frame_CommandResult
-		r     CommandResult
-	})
+	var whole *resultFrame
+	if t.d != nil {
+		whole = &t.d.result
+		*whole = resultFrame{}
+	} else {
+		whole = new(resultFrame)
+	}
 	r := &whole.r
 	whole.body.CommandResult = r
 	whole.frame.Body = &whole.body

@@ -65,6 +65,7 @@ func someFrame(r *rand.Rand) *Frame {
 // means the same to it.
 func TestFastFramesAreTheSame(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
+	var d Decoder
 	for range 20000 {
 		f := someFrame(r)
 		want := slowly(t, f)
@@ -73,9 +74,12 @@ func TestFastFramesAreTheSame(t *testing.T) {
 			t.Fatalf("%v: %v\n%x\n%x", f, ok, got, want)
 		}
 		_, n := binary.Uvarint(want)
-		back, ok := decodeFast(want[n:])
+		back, ok := decodeFast(nil, want[n:])
 		if !ok || !proto.Equal(back, f) {
 			t.Fatalf("%v: %v, decoded %v", f, ok, back)
+		}
+		if again, ok := decodeFast(&d, want[n:]); !ok || !proto.Equal(again, f) {
+			t.Fatalf("%v: %v, decoded %v into used memory", f, ok, again)
 		}
 		for i := range want {
 			want[i] = 0xff
@@ -129,7 +133,7 @@ func TestFastFramesLeaveTheRestAlone(t *testing.T) {
 		"a source with a later field":    {tagCommand, 4, 26, 2, 0x78, 1},
 		"a source that is cut":           {tagCommand, 3, 26, 5, 10},
 	} {
-		if f, ok := decodeFast(msg); ok {
+		if f, ok := decodeFast(nil, msg); ok {
 			t.Errorf("%s: was decoded to %v", what, f)
 		}
 	}
@@ -147,8 +151,12 @@ func FuzzFast(f *testing.F) {
 		_, n := binary.Uvarint(whole)
 		f.Add(whole[n:])
 	}
+	var d Decoder
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		got, ok := decodeFast(msg)
+		got, ok := decodeFast(nil, msg)
+		if used, same := decodeFast(&d, msg); same != ok || ok && !proto.Equal(used, got) {
+			t.Fatalf("%x: %v %v, but %v %v into used memory", msg, ok, got, same, used)
+		}
 		if !ok {
 			return
 		}
@@ -187,4 +195,32 @@ func BenchmarkCommandFrame(b *testing.B) {
 			}
 		}
 	})
+}
+
+// A Decoder takes one allocation for a frame, its id: so little that the collector
+// seldom has to run for commands.
+func TestDecoderAllocates(t *testing.T) {
+	var msg []byte
+	for _, f := range []*Frame{
+		{Body: &Frame_Command{Command: &Command{Id: NewSendID(), Target: "bob", Source: &Peer{User: "alice"}, Ref: 1, Stream: 2, Seq: 3, Data: make([]byte, 100), Meta: []byte("m")}}},
+		{Body: &Frame_CommandAck{CommandAck: &CommandAck{Id: NewSendID(), Ref: 1}}},
+		{Body: &Frame_CommandResult{CommandResult: &CommandResult{Id: NewSendID(), Origin: 1}}},
+	} {
+		var err error
+		if msg, err = AppendBinary(msg, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var d Decoder
+	n := testing.AllocsPerRun(100, func() {
+		for rest := msg; len(rest) > 0; {
+			var err error
+			if _, rest, err = d.Next(rest); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if n != 3 {
+		t.Errorf("%v allocations for 3 frames", n)
+	}
 }
