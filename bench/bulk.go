@@ -35,13 +35,7 @@ func (b *bench) bulk() error {
 			"**scp**: OpenSSH's client and server, direct, without a relay: one hop less. `aes128-gcm@openssh.com`, no compression; starting up includes the login with a key.",
 		},
 	}
-	limits := map[bool]string{false: "bare TCP relay", true: "bare TLS relay"}
-	var all []contestant
-	for _, secure := range []bool{false, true} {
-		all = append(all,
-			b.bulkContestant(t, limits[secure], "", func() (transfer, error) { return b.bareTransfer(secure), nil }),
-			b.bulkContestant(t, "Dian, "+kind(secure), limits[secure], func() (transfer, error) { return b.startDianBulk(secure) }))
-	}
+	all := b.besideBare(t, true)
 	for _, peer := range []struct {
 		name  string
 		start func() (transfer, error)
@@ -49,10 +43,37 @@ func (b *bench) bulk() error {
 		{"NATS core", b.startNATSBulk}, {"NATS object store", b.startObjectStore}, {"WebRTC data channel", b.startWebRTC},
 		{"scp", b.startSCP}, {"croc", b.startCroc},
 	} {
-		all = append(all, b.bulkContestant(t, peer.name, limits[true], peer.start)) // all of them encrypt
+		all = append(all, b.bulkContestant(t, peer.name, limitOf(true), peer.start)) // all of them encrypt
 	}
 	b.compare(t, all)
+
+	t = &table{
+		Name: "stream", Title: fmt.Sprintf("Bulk without the receiver's file: %.2f GiB", float64(b.size)/(1<<30)), Columns: t.Columns,
+		Notes: []string{
+			"As above, but nobody writes a file: the bare receiver writes to `/dev/null`, and Dian's receiver is an application that accepts with `AcceptWriter` and discards what it gets, hashed and verified. What differs between the two tables is the writing of new memory, the same for all and on virtual machines dear.",
+		},
+	}
+	b.compare(t, b.besideBare(t, false))
 	return nil
+}
+
+// limitOf is the bare relay's name.
+func limitOf(secure bool) string {
+	if secure {
+		return "bare TLS relay"
+	}
+	return "bare TCP relay"
+}
+
+// besideBare are Dian and its limits, plain and over TLS. Without a file the receiver
+// forgets what it gets.
+func (b *bench) besideBare(t *table, file bool) (all []contestant) {
+	for _, secure := range []bool{false, true} {
+		all = append(all,
+			b.bulkContestant(t, limitOf(secure), "", func() (transfer, error) { return b.bareTransfer(secure, file), nil }),
+			b.bulkContestant(t, "Dian, "+kind(secure), limitOf(secure), func() (transfer, error) { return b.startDianBulk(secure, file) }))
+	}
+	return all
 }
 
 // A transfer sends a file and tells how long it took, and how much processor time.
@@ -83,12 +104,17 @@ func (b *bench) bulkContestant(t *table, name, limit string, start func() (trans
 
 func rate(size int64, took time.Duration) float64 { return float64(size) / 1e6 / took.Seconds() }
 
-func (b *bench) startDianBulk(secure bool) (transfer, error) {
+func (b *bench) startDianBulk(secure, keep bool) (transfer, error) {
 	relay, err := b.startRelay(secure)
 	if err != nil {
 		return nil, err
 	}
-	listener, err := b.listen(relay, "bob", filepath.Join(b.dir, "received-"+kind(secure)))
+	var listener *process
+	if keep {
+		listener, err = b.listen(relay, "bob", filepath.Join(b.dir, "received-"+kind(secure)))
+	} else {
+		listener, err = b.startPart("dian-sink", relay.url, b.dir)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +130,9 @@ func (b *bench) startDianBulk(secure bool) (transfer, error) {
 		}
 		took = time.Since(start)
 		cpu = sender.cpu() + cpuNow(relay.process) + cpuNow(listener) - before
+		if !keep {
+			return took, cpu, nil
+		}
 		return took, cpu, remove(listener, file)
 	}, nil
 }
@@ -138,11 +167,11 @@ func removeLike(path, file string) error {
 }
 
 // bareTransfer starts relay, receiver and sender anew for each file.
-func (b *bench) bareTransfer(secure bool) transfer {
-	return func(file string) (took, cpu time.Duration, err error) { return b.bareOnce(file, secure) }
+func (b *bench) bareTransfer(secure, keep bool) transfer {
+	return func(file string) (took, cpu time.Duration, err error) { return b.bareOnce(file, secure, keep) }
 }
 
-func (b *bench) bareOnce(file string, secure bool) (took, cpu time.Duration, err error) {
+func (b *bench) bareOnce(file string, secure, keep bool) (took, cpu time.Duration, err error) {
 	addr, err := freeAddress()
 	if err != nil {
 		return 0, 0, err
@@ -158,7 +187,10 @@ func (b *bench) bareOnce(file string, secure bool) (took, cpu time.Duration, err
 	if err := waitListening(addr); err != nil {
 		return 0, 0, err
 	}
-	out := filepath.Join(b.dir, "bare.out")
+	out := os.DevNull
+	if keep {
+		out = filepath.Join(b.dir, "bare.out")
+	}
 	receiver, err := b.startPart(append([]string{"bare-receive", addr, out}, folder...)...)
 	if err != nil {
 		return 0, 0, err
@@ -176,5 +208,9 @@ func (b *bench) bareOnce(file string, secure bool) (took, cpu time.Duration, err
 		return 0, 0, err
 	}
 	relay.kill()
-	return took, sender.cpu() + receiver.cpu() + relay.cpu(), removeLike(out, file)
+	cpu = sender.cpu() + receiver.cpu() + relay.cpu()
+	if !keep {
+		return took, cpu, nil
+	}
+	return took, cpu, removeLike(out, file)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,6 +164,20 @@ func dianResponder(args []string) error { // URL FOLDER RECEIVE
 		NotifyCmdData:    func(dian.CmdData) {},
 		NotifyBufferData: func(dian.BufferData) {},
 		NotifyFileData:   func(f dian.FileData) { os.Remove(f.Path) },
+	}))
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	<-client.Done()
+	return client.Err()
+}
+
+// dianSink takes files as bob, verified, and forgets them, until it is killed.
+func dianSink(args []string) error { // URL FOLDER
+	client, err := benchClient(args[0], args[1], "bob", dian.WithHandler(dian.Handler{
+		AcceptFile:     func(o *dian.Offer) { o.AcceptWriter(io.Discard) },
+		NotifyFileData: func(dian.FileData) {},
 	}))
 	if err != nil {
 		return err

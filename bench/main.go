@@ -110,6 +110,7 @@ var parts = map[string]func(args []string) error{
 	"crowd-receive":  crowdReceive,
 	"crowd-send":     crowdSend,
 	"dian-responder": dianResponder,
+	"dian-sink":      dianSink,
 	"echo-relay":     echoRelay,
 	"echo-responder": echoResponder,
 	"bare-accept":    bareAccept,

@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// laneBuffer is what a running pair of lanes holds, beside as much again in the
-	// two corks below TLS; waiting lanes hold nothing.
-	laneBuffer = 128 << 10
+	// laneBuffer is what a running pair of lanes holds, beside half of it in the two
+	// corks below TLS; waiting lanes hold nothing. It is so large that who reads and
+	// who writes seldom wait for each other's turn on a busy processor.
+	laneBuffer = 1 << 20
 	// slowBuffer is what it holds, without corks, until warmBytes have passed, and
 	// again until as many have if warmPairs others have the large buffers then. A
 	// receiver who never reads gets no further than the sockets' buffers, and those
@@ -26,11 +27,13 @@ const (
 	// gigabyte (cases 45 and 46).
 	slowBuffer = 16 << 10
 	warmBytes  = 16 << 20
+	// unknownBuffer is what is waited for of a body of unknown length.
+	unknownBuffer = 128 << 10
 )
 
 // warmPairs is how many pairs of lanes have the large buffers at once. More than a
 // processor has work for would only hold memory.
-func warmPairs() int { return 32 * runtime.GOMAXPROCS(0) }
+func warmPairs() int { return 16 * runtime.GOMAXPROCS(0) }
 
 var (
 	laneBuffers = sync.Pool{New: func() any { return new([laneBuffer]byte) }}
@@ -115,8 +118,8 @@ func (u *upLane) skip(n int64) (int64, error) {
 
 // discard reads n bytes of the body and forgets them.
 func (u *upLane) discard(n int64) (int64, error) {
-	buf := laneBuffers.Get().(*[laneBuffer]byte)
-	defer laneBuffers.Put(buf)
+	buf := slowBuffers.Get().(*[slowBuffer]byte)
+	defer slowBuffers.Put(buf)
 	var got int64
 	for body := u.body(); got < n; {
 		m, err := body.Read(buf[:min(int64(len(buf)), n-got)])
@@ -134,12 +137,11 @@ func (t *transfer) runUnknown(u *upLane, d *downLane, drop, n int64) (res copied
 	if res.dropped, res.up = u.discard(drop); res.up != nil {
 		return res
 	}
-	buf := laneBuffers.Get().(*[laneBuffer]byte)
-	defer laneBuffers.Put(buf)
+	buf := make([]byte, min(n, unknownBuffer))
 	got, body := 0, u.body()
-	for got < int(min(n, laneBuffer)) && res.up == nil {
+	for got < len(buf) && res.up == nil {
 		var m int
-		m, res.up = body.Read(buf[got:min(n, laneBuffer)])
+		m, res.up = body.Read(buf[got:])
 		got += m
 	}
 	if got == 0 {

@@ -12,8 +12,9 @@ import (
 	"sync/atomic"
 )
 
-// gatherBytes is what is gathered before a write, and read at once.
-const gatherBytes = 64 << 10
+// gatherBytes is what is gathered before a write, and read at once: with 64 KiB the
+// processes of a transfer wake each other so often that it takes a fifth longer.
+const gatherBytes = 256 << 10
 
 var buffers = sync.Pool{New: func() any { return new([gatherBytes]byte) }}
 
@@ -31,8 +32,8 @@ type Conn struct {
 	ahead atomic.Bool
 
 	reading  sync.Mutex // guards what follows
-	in       *[gatherBytes]byte
-	from, to int // bytes in in
+	in       *[gatherBytes]byte // nil while nothing is read ahead
+	from, to int                // bytes in in
 }
 
 // New returns a Conn over c, neither corked nor reading ahead.
@@ -41,7 +42,7 @@ func New(c net.Conn) *Conn { return &Conn{Conn: c} }
 // NetConn returns the connection below.
 func (c *Conn) NetConn() net.Conn { return c.Conn }
 
-// Cork begins to gather what is written. At 64 KiB it goes out all the same.
+// Cork begins to gather what is written. At 256 KiB it goes out all the same.
 func (c *Conn) Cork() {
 	c.writing.Lock()
 	defer c.writing.Unlock()
@@ -105,23 +106,22 @@ func (c *Conn) Read(p []byte) (int, error) {
 	defer c.reading.Unlock()
 	if c.from == c.to {
 		if !c.ahead.Load() || len(p) >= gatherBytes {
-			if c.in != nil {
-				buffers.Put(c.in)
-				c.in = nil
-			}
 			return c.Conn.Read(p)
 		}
-		if c.in == nil {
-			c.in = buffers.Get().(*[gatherBytes]byte)
-		}
+		c.in = buffers.Get().(*[gatherBytes]byte)
 		n, err := c.Conn.Read(c.in[:])
 		c.from, c.to = 0, n
 		if n == 0 {
+			buffers.Put(c.in)
+			c.in = nil
 			return 0, err
 		}
 		// An error that came with bytes comes again without them.
 	}
 	n := copy(p, c.in[c.from:c.to])
-	c.from += n
+	if c.from += n; c.from == c.to {
+		buffers.Put(c.in)
+		c.in = nil
+	}
 	return n, nil
 }

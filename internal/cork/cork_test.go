@@ -36,7 +36,7 @@ func TestCorkedRecordsShareAWrite(t *testing.T) {
 	c := New(below)
 	record := bytes.Repeat([]byte("r"), 16<<10+22)
 	c.Cork()
-	for range 8 {
+	for range 40 {
 		if n, err := c.Write(record); n != len(record) || err != nil {
 			t.Fatalf("Write = %d, %v", n, err)
 		}
@@ -44,10 +44,10 @@ func TestCorkedRecordsShareAWrite(t *testing.T) {
 	if err := c.Uncork(); err != nil {
 		t.Fatal(err)
 	}
-	if below.writes != 3 { // three records fit into 64 KiB
+	if below.writes != 3 { // fifteen records fit into 256 KiB
 		t.Errorf("%d writes, want 3", below.writes)
 	}
-	if !bytes.Equal(below.written.Bytes(), bytes.Repeat(record, 8)) {
+	if !bytes.Equal(below.written.Bytes(), bytes.Repeat(record, 40)) {
 		t.Error("other bytes were written")
 	}
 	if c.out != nil {
@@ -87,19 +87,19 @@ func TestErrorOfGatheredBytesIsTold(t *testing.T) {
 }
 
 func TestReadAheadTakesAllThatHasCome(t *testing.T) {
-	content := bytes.Repeat([]byte("0123456789"), 10000)
+	content := bytes.Repeat([]byte("0123456789"), 40000)
 	below := &counted{toRead: bytes.NewReader(content)}
 	c := New(below)
 	c.ReadAhead(true)
 	var got []byte
-	p := make([]byte, 5000)
+	p := make([]byte, 5000) // which 256 KiB are no multiple of
 	for len(got) < len(content) {
 		n, err := c.Read(p)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got = append(got, p[:n]...)
-		if len(got) >= 70000 {
+		if len(got) >= 280000 {
 			c.ReadAhead(false) // what was read ahead still comes
 		}
 	}
