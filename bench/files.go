@@ -37,6 +37,11 @@ func (b *bench) smallFiles() error {
 		b.atEnd(func() { os.Remove(path) })
 		paths = append(paths, path)
 	}
+	round := 0 // a folder for each: ext4 creates files slowly while many were just deleted
+	fresh := func(name string) string {
+		round++
+		return filepath.Join(dir, fmt.Sprintf("%s-%d", name, round))
+	}
 	const plain = "write and fsync, one by one"
 	t := &table{
 		Name: "files", Title: fmt.Sprintf("%s files of %d KiB to a disk", count(b.files), smallFile>>10),
@@ -50,7 +55,7 @@ func (b *bench) smallFiles() error {
 	loop := func(name, limit string, atOnce int) contestant {
 		return contestant{name, limit, func() (func() (figuresOf, error), error) {
 			return func() (figuresOf, error) {
-				took, err := writeFiles(filepath.Join(dir, "loop"), content, b.files, atOnce)
+				took, err := writeFiles(fresh("loop"), content, b.files, atOnce)
 				return figuresOf{t.Columns[0].Name: float64(b.files) / took.Seconds()}, err
 			}, nil
 		}}
@@ -62,7 +67,7 @@ func (b *bench) smallFiles() error {
 				return nil, err
 			}
 			return func() (figuresOf, error) {
-				took, err := b.sendFiles(r, filepath.Join(dir, strconv.Itoa(parallel)), parallel, paths)
+				took, err := b.sendFiles(r, fresh("dian"), parallel, paths)
 				return figuresOf{t.Columns[0].Name: float64(b.files) / took.Seconds()}, err
 			}, nil
 		}}
@@ -100,7 +105,6 @@ func writeFiles(dir, content string, n, atOnce int) (time.Duration, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)
 	start := time.Now()
 	err = many(n, atOnce, func(i int) error {
 		f, err := os.Create(filepath.Join(dir, strconv.Itoa(i)))
@@ -119,7 +123,6 @@ func (b *bench) sendFiles(r *relay, dir string, parallel int, paths []string) (t
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)
 	defer l.interrupt()
 	came := make(chan error, 1)
 	go func() {

@@ -31,7 +31,7 @@ type Conn struct {
 
 	ahead atomic.Bool
 
-	reading  sync.Mutex // guards what follows
+	reading  sync.Mutex         // guards what follows
 	in       *[gatherBytes]byte // nil while nothing is read ahead
 	from, to int                // bytes in in
 }

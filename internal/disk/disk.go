@@ -20,6 +20,13 @@ type Disk interface {
 	SyncDir() error         // flushes the names
 }
 
+// A Flusher is a Disk that can flush all its files and names at once, which for many
+// small files takes a fraction of flushing each. ErrUnsupported: it cannot here. After
+// another error nothing is known of any file.
+type Flusher interface {
+	Flush() error
+}
+
 // A File is an open file of a Disk.
 type File interface {
 	io.ReaderAt

@@ -3,8 +3,12 @@ package inbox
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
+	"time"
+
+	"github.com/dian-im/dian/internal/disk"
 )
 
 // committer is the queue in front of commitLoop, the only goroutine that renames
@@ -13,7 +17,7 @@ import (
 type committer struct {
 	queue   sync.Mutex // guards waiting and told
 	waiting []*commit  // bounded by its callers, who wait
-	told    map[Key]bool
+	told    []toldFile // at most one for each kept file
 	wake    chan struct{}
 	quit    chan struct{}
 	done    chan struct{}
@@ -30,13 +34,20 @@ const (
 type commit struct {
 	kind   commitKind
 	entry  entry
+	file   disk.File // of a small part, to be flushed and closed; nil: that is done
 	moved  bool
 	err    error
 	answer chan error
 }
 
+// toldFile is a kept file that the application was told of.
+type toldFile struct {
+	file  *File
+	first bool   // it had not been told before
+	saved *place // where it was saved with a name that is to be flushed; nil: nowhere
+}
+
 func (b *Inbox) startCommitter() {
-	b.told = map[Key]bool{}
 	if b.options.Stepped {
 		return
 	}
@@ -75,10 +86,10 @@ func (b *Inbox) commit(c *commit) error {
 func (b *Inbox) Settle() { b.commitWaiting() }
 
 // notified has the committer write down, some time soon, that the application was
-// told. It is at most one record per kept file.
-func (b *Inbox) notified(key Key) {
+// told, and remove the inbox's name of a file that was saved elsewhere.
+func (b *Inbox) notified(t toldFile) {
 	b.queue.Lock()
-	b.told[key] = true
+	b.told = append(b.told, t)
 	b.queue.Unlock()
 	b.wakeUp()
 }
@@ -107,7 +118,7 @@ func (b *Inbox) commitLoop() {
 func (b *Inbox) commitWaiting() {
 	b.queue.Lock()
 	batch, told := b.waiting, b.told
-	b.waiting, b.told = nil, map[Key]bool{}
+	b.waiting, b.told = nil, nil
 	b.queue.Unlock()
 	if len(batch) == 0 && len(told) == 0 {
 		return
@@ -115,15 +126,28 @@ func (b *Inbox) commitWaiting() {
 	if b.ledger.broken {
 		if err := b.ledger.rewrite(b.content()); err != nil {
 			for _, c := range batch {
+				if c.file != nil {
+					c.file.Close()
+				}
 				c.answer <- err
 			}
+			b.queue.Lock()
+			b.told = append(told, b.told...)
+			b.queue.Unlock()
 			return
 		}
 	}
+	b.flushParts(batch)
 	b.moveParts(batch)
+	told = b.flushSaved(told)
 	b.writeLedger(batch, told)
 	for _, c := range batch {
 		c.answer <- c.err
+	}
+	for _, t := range told {
+		if t.saved != nil {
+			t.file.unlink()
+		}
 	}
 	if b.ledger.size > b.ledger.limit && !b.ledger.broken {
 		if err := b.ledger.rewrite(b.content()); err != nil {
@@ -132,12 +156,99 @@ func (b *Inbox) commitWaiting() {
 	}
 }
 
+// flushTogether is from how many small files on the whole file system is flushed for
+// them, and flushMost how long that may have taken last: others may be writing much.
+const (
+	flushTogether = 4
+	flushMost     = 100 * time.Millisecond
+	flushPause    = 10 * time.Second // before it is tried again
+)
+
+// flushParts flushes and closes the parts of a batch that are not.
+func (b *Inbox) flushParts(batch []*commit) {
+	n := 0
+	for _, c := range batch {
+		if c.file != nil {
+			n++
+		}
+	}
+	flushed := n >= flushTogether && b.flushAll()
+	for _, c := range batch {
+		if c.file == nil {
+			continue
+		}
+		if !flushed {
+			c.err = writeError("flush part", c.file.Sync())
+		}
+		if err := c.file.Close(); c.err == nil {
+			c.err = writeError("close part", err)
+		}
+	}
+}
+
+// flushAll flushes the whole file system, and reports whether that was done.
+func (b *Inbox) flushAll() bool {
+	all, ok := b.disk.(disk.Flusher)
+	begun := b.options.Now()
+	if !ok || begun.Before(b.flushAgain) {
+		return false
+	}
+	err := all.Flush()
+	if took := b.options.Now().Sub(begun); err != nil || took > flushMost {
+		b.flushAgain = begun.Add(took + flushPause)
+	}
+	return err == nil // otherwise each file's own flush tells whether it was that one's
+}
+
+// flushSaved flushes the names under which files were saved, a folder once, and
+// returns those of which may be written down that the application was told. The
+// others it will be told of again, should this process end.
+func (b *Inbox) flushSaved(told []toldFile) []toldFile {
+	type flushed struct {
+		folder os.FileInfo
+		err    error
+	}
+	var done []flushed
+	flush := func(to *place) error {
+		folder, err := to.dir.Stat()
+		if err != nil {
+			return err
+		}
+		for _, f := range done {
+			if os.SameFile(f.folder, folder) {
+				return f.err
+			}
+		}
+		err = to.SyncDir()
+		done = append(done, flushed{folder, err})
+		return err
+	}
+	var good []toldFile
+	for _, t := range told {
+		if t.saved != nil {
+			err := flush(t.saved)
+			t.saved.close()
+			if err != nil {
+				b.log.Error("folder of a saved file cannot be flushed", "file", t.file.name, "error", err)
+				continue
+			}
+			b.mu.Lock()
+			if e := b.entries[t.file.Key]; e != nil {
+				e.notice()
+			}
+			b.mu.Unlock()
+		}
+		good = append(good, t)
+	}
+	return good
+}
+
 // moveParts gives the batch's parts the names of kept files and flushes the folder,
 // once for all of them.
 func (b *Inbox) moveParts(batch []*commit) {
 	any := false
 	for _, c := range batch {
-		if c.kind != commitHave {
+		if c.kind != commitHave || c.err != nil {
 			continue
 		}
 		stem := c.entry.stem
@@ -171,7 +282,7 @@ func (b *Inbox) moveBack(c *commit) {
 
 // writeLedger writes the records of everybody in the batch who has come this far,
 // and of files the application was told of, and flushes them once.
-func (b *Inbox) writeLedger(batch []*commit, told map[Key]bool) {
+func (b *Inbox) writeLedger(batch []*commit, told []toldFile) {
 	var records []byte
 	sync := false
 	for _, c := range batch {
@@ -180,8 +291,10 @@ func (b *Inbox) writeLedger(batch []*commit, told map[Key]bool) {
 			sync = true
 		}
 	}
-	for key := range told {
-		records = appendRecord(records, b.ledger.seed, notifiedPayload(key))
+	for _, t := range told {
+		if t.first {
+			records = appendRecord(records, b.ledger.seed, notifiedPayload(t.file.Key))
+		}
 	}
 	if len(records) == 0 {
 		return

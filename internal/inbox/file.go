@@ -18,6 +18,7 @@ type File struct {
 	mu     sync.Mutex // guards what follows
 	saved  string     // where SaveAs put it
 	linked bool       // its old name is still here, until the application was told
+	to     *place     // where saved is, until that name is flushed; nil: it is
 	before bool       // an earlier life may have saved it, and was killed before it told of it
 	busy   bool       // SaveAs is at it
 }
@@ -34,7 +35,7 @@ func (b *Inbox) Unnotified() []*File {
 	defer b.mu.Unlock()
 	var out []*File
 	for _, e := range b.entries {
-		if e.state == Have && !e.notified {
+		if e.state == Have && !e.notified && !e.telling {
 			f := newFile(b, *e)
 			f.before = true
 			out = append(out, f)
@@ -82,17 +83,32 @@ func (f *File) Notified() error {
 		b.mu.Unlock()
 		return ErrClosed
 	}
+	to := f.unflushed()
 	e := b.entries[f.Key]
-	first := e != nil && e.state == Have && !e.notified
-	if first {
+	first := e != nil && e.state == Have && !e.notified && !e.telling
+	switch {
+	case first && to != nil:
+		e.telling = true
+	case first:
 		e.notice()
 	}
 	b.mu.Unlock()
-	if first {
-		b.notified(f.Key)
+	if first || to != nil {
+		b.notified(toldFile{f, first, to})
 	}
-	f.unlink()
+	if to == nil {
+		f.unlink()
+	}
 	return nil
+}
+
+// unflushed returns where the file was saved, for who flushes that.
+func (f *File) unflushed() *place {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	to := f.to
+	f.to = nil
+	return to
 }
 
 // unlink removes the name in the inbox of a file that was saved elsewhere, once the
@@ -113,7 +129,7 @@ func (f *File) told() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entries[f.Key]
-	return e == nil || e.notified
+	return e == nil || e.notified || e.telling
 }
 
 // KeptName returns the name on the disk of a kept file, "" if there is none.

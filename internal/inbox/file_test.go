@@ -64,10 +64,10 @@ func TestSaveAsNeverReplacesAndNeverEscapes(t *testing.T) {
 		t.Errorf("SaveAs = %q, %v", got, err)
 	}
 	f.Notified()
+	b.Close() // its own names go when the new ones are flushed
 	if names := left(t, filepath.Join(top, "inbox")); len(names) != 0 {
 		t.Errorf("inbox still has %v", names)
 	}
-	b.Close()
 	b = open(t, filepath.Join(top, "inbox"), Options{})
 	if files := b.Unnotified(); len(files) != 0 {
 		t.Errorf("%d files to tell of that were taken away", len(files))
@@ -218,5 +218,41 @@ func TestEveryWayOfMovingRefusesToReplace(t *testing.T) {
 				t.Errorf("%d files, want 2: %v", len(names), names)
 			}
 		})
+	}
+}
+
+// The inbox keeps its name of a saved file as long as the new one is not on the disk,
+// and the application is told again in its next life.
+func TestSavedNameIsFlushedBeforeTheInboxForgets(t *testing.T) {
+	top := t.TempDir()
+	dir, dest := filepath.Join(top, "inbox"), filepath.Join(top, "dest")
+	if err := os.Mkdir(dest, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, dir, Options{})
+	data := content(1_000, 1)
+	f := put(t, b, 1, "x", data)
+	if _, err := f.SaveAs(dest); err != nil {
+		t.Fatal(err)
+	}
+	f.to.dir.Close() // so that it cannot be flushed
+	f.Notified()
+	b.Close()
+	if names := left(t, dir); len(names) != 1 {
+		t.Errorf("inbox has %v, want its own name of the file", names)
+	}
+	b = open(t, dir, Options{})
+	files := b.Unnotified()
+	if len(files) != 1 {
+		t.Fatalf("%d files to tell of, want 1", len(files))
+	}
+	got, err := files[0].SaveAs(dest)
+	if want := filepath.Join(dest, "x"); got != want || err != nil {
+		t.Errorf("SaveAs = %q, %v, want %q as before", got, err, want)
+	}
+	files[0].Notified()
+	b.Close()
+	if names := left(t, dir); len(names) != 0 {
+		t.Errorf("inbox still has %v", names)
 	}
 }

@@ -83,8 +83,9 @@ type Inbox struct {
 	damaged  time.Time // since when unknown files may be what a damaged ledger listed
 
 	committer
-	ledger *ledger // commitLoop's
-	closed bool    // guarded by mu
+	ledger     *ledger   // commitLoop's
+	flushAgain time.Time // commitLoop's: the whole file system is not flushed before
+	closed     bool      // guarded by mu
 
 	cleaning sync.Mutex // one Clean at a time; Close waits for it
 
@@ -240,7 +241,7 @@ func (b *Inbox) Lookup(key Key) (Entry, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if e := b.entries[key]; e != nil {
-		answer := Entry{State: e.state, Code: e.code, Notified: e.notified}
+		answer := Entry{State: e.state, Code: e.code, Notified: e.notified || e.telling}
 		if e.state == Have {
 			answer.Offset, answer.Size = e.info.Size, e.info.Size
 		}

@@ -51,6 +51,7 @@ type entry struct {
 	stem     string
 	code     uint32
 	notified bool
+	telling  bool // told, but not written down before the name that it was saved under is flushed
 	at       time.Time
 }
 
@@ -228,7 +229,7 @@ func (c *ledgerContent) apply(payload []byte) bool {
 
 // notice notes that the application was told. What only that needed can go.
 func (e *entry) notice() {
-	e.notified = true
+	e.notified, e.telling = true, false
 	e.info.Meta, e.info.Header = nil, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,55 +170,104 @@ func TestLedgerIsWrittenAnewWhenItGrows(t *testing.T) {
 	}
 }
 
-// Everybody who waits shares the flushes of folder and ledger.
+// Everybody who waits shares the flushes of files, folder and ledger. Where the disk
+// cannot flush all at once, or fails, each file is flushed by itself.
 func TestManySmallFilesShareTheirFlushes(t *testing.T) {
-	lossy := memdisk.New(nil)
-	var mu sync.Mutex
-	counts := map[string]int{}
-	gate := make(chan struct{})
-	reached := make(chan struct{})
-	b := openDisk(t, memdisk.Hook(lossy, func(op, name string) error {
-		mu.Lock()
-		if op == "sync" {
-			op += name[max(0, len(name)-5):]
-		}
-		counts[op]++
-		mu.Unlock()
-		if op == "move" {
-			select {
-			case reached <- struct{}{}: // the first one holds the committer until all wait
-				<-gate
-			default:
+	const n = 100
+	for _, c := range []struct {
+		fails error
+		want  map[string]int
+	}{
+		{nil, map[string]int{"sync.part": 1, "flush": 1, "syncDir": 2, "syncedger": 2}},
+		{errors.ErrUnsupported, map[string]int{"sync.part": n, "flush": 1, "syncDir": 2, "syncedger": 2}},
+		{errors.New("broken"), map[string]int{"sync.part": n, "flush": 1, "syncDir": 2, "syncedger": 2}},
+	} {
+		lossy := memdisk.New(nil)
+		var mu sync.Mutex
+		counts := map[string]int{}
+		gate := make(chan struct{})
+		reached := make(chan struct{})
+		b := openDisk(t, memdisk.Hook(lossy, func(op, name string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			switch op {
+			case "sync":
+				op += name[max(0, len(name)-5):]
+			case "move":
+				mu.Unlock()
+				select {
+				case reached <- struct{}{}: // the first one holds the committer until all wait
+					<-gate
+				default:
+				}
+				mu.Lock()
+			}
+			counts[op]++
+			if op == "flush" {
+				return c.fails
+			}
+			return nil
+		}))
+		clear(counts)
+		put := func(i int) {
+			if _, err := b.Put(testKey(i), Info{Size: 100}, content(100, byte(i))); err != nil {
+				t.Error(err)
 			}
 		}
-		return nil
-	}))
-	clear(counts)
-	put := func(i int) {
-		if _, err := b.Put(testKey(i), Info{Size: 100}, make([]byte, 100)); err != nil {
-			t.Error(err)
+		var all sync.WaitGroup
+		all.Go(func() { put(0) })
+		<-reached
+		for i := 1; i < n; i++ {
+			all.Go(func() { put(i) })
+		}
+		for waiting := 0; waiting < n-1; {
+			b.queue.Lock()
+			waiting = len(b.waiting)
+			b.queue.Unlock()
+			runtime.Gosched() // lets them come
+		}
+		close(gate)
+		all.Wait()
+		mu.Lock()
+		for op, want := range c.want {
+			if counts[op] != want {
+				t.Errorf("flush fails with %v: %d × %s for %d files, want %d", c.fails, counts[op], op, n, want)
+			}
+		}
+		mu.Unlock()
+		for seed := range uint64(20) { // who was told that a file is kept has it
+			found := lossy.PowerLoss(rand.New(rand.NewPCG(seed, 1)))
+			again := openDisk(t, found)
+			for i := range n {
+				data, _ := found.Bytes(again.KeptName(testKey(i)))
+				if e, _ := again.Lookup(testKey(i)); e.State != Have || !bytes.Equal(data, content(100, byte(i))) {
+					t.Fatalf("flush fails with %v: after a loss of power %d is %v, with %d bytes", c.fails, i, e.State, len(data))
+				}
+			}
 		}
 	}
-	var all sync.WaitGroup
-	all.Go(func() { put(0) })
-	<-reached
-	const n = 100
-	for i := 1; i < n; i++ {
-		all.Go(func() { put(i) })
+}
+
+// A flush of the whole file system that takes long, because others write much, is not
+// tried again for a while.
+func TestFlushOfAllThatTakesLongIsGivenUp(t *testing.T) {
+	var now atomic.Int64
+	clock := func() time.Time { return time.Unix(1_000_000, now.Load()) }
+	b := &Inbox{options: Options{Now: clock}}
+	slow := time.Second
+	flushes := 0
+	b.disk = memdisk.Hook(memdisk.New(nil), func(op, _ string) error {
+		flushes++
+		now.Add(int64(slow))
+		return nil
+	})
+	if !b.flushAll() || b.flushAll() || flushes != 1 {
+		t.Errorf("%d flushes of a slow disk, want 1", flushes)
 	}
-	for waiting := 0; waiting < n-1; {
-		b.queue.Lock()
-		waiting = len(b.waiting)
-		b.queue.Unlock()
-		runtime.Gosched() // lets them come
-	}
-	close(gate)
-	all.Wait()
-	mu.Lock()
-	defer mu.Unlock()
-	if counts["sync.part"] != n || counts["syncDir"] != 2 || counts["syncedger"] != 2 {
-		t.Errorf("%d files: %d flushes of files, %d of the folder, %d of the ledger; want %d, 2, 2",
-			n, counts["sync.part"], counts["syncDir"], counts["syncedger"], n)
+	slow = 0
+	now.Add(int64(flushPause))
+	if !b.flushAll() || !b.flushAll() || flushes != 3 {
+		t.Errorf("%d flushes, want 3: it is fast again", flushes)
 	}
 }
 

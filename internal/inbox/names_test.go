@@ -91,6 +91,7 @@ func TestHostileNamesOnDisk(t *testing.T) {
 	if got, err := os.ReadFile(outside); string(got) != "precious" || err != nil {
 		t.Errorf("the file outside has %q, %v", got, err)
 	}
+	b.Close() // its own names go when the new ones are flushed
 	if got := left(t, box); len(got) != 0 {
 		t.Errorf("the inbox still has %v", got)
 	}

@@ -215,29 +215,33 @@ func (p *Part) Keep() (*File, error) {
 		p.endLocked(false)
 		return nil, err
 	}
-	if err := p.file.Sync(); err != nil {
-		err = writeError("flush part", err)
+	c := &commit{kind: commitHave}
+	if p.journalStop == nil { // small: it is flushed together with others
+		c.file, p.file = p.file, nil
+	} else if err := p.flushAndClose(); err != nil {
 		p.fail(err)
 		p.endLocked(false)
 		return nil, err
 	}
-	err := p.file.Close()
-	p.file = nil
-	if err != nil {
-		err = writeError("close part", err)
-		p.fail(err)
-		p.endLocked(false)
-		return nil, err
-	}
-	e := entry{state: Have, key: p.key, info: p.info, stem: p.stem, at: p.box.options.Now()}
-	if err := p.box.commit(&commit{kind: commitHave, entry: e}); err != nil {
+	c.entry = entry{state: Have, key: p.key, info: p.info, stem: p.stem, at: p.box.options.Now()}
+	if err := p.box.commit(c); err != nil {
 		// Only a full disk leaves the part as good as it was.
 		p.fail(err)
 		p.endLocked(errors.Is(err, ErrNoSpace) && p.resumable())
 		return nil, err
 	}
 	p.keptLocked()
-	return newFile(p.box, e), nil
+	return newFile(p.box, c.entry), nil
+}
+
+// flushAndClose has the part's bytes on the disk.
+func (p *Part) flushAndClose() error {
+	if err := p.file.Sync(); err != nil {
+		return writeError("flush part", err)
+	}
+	err := p.file.Close()
+	p.file = nil
+	return writeError("close part", err)
 }
 
 // Close ends the Part and keeps what it has, for Begin to go on with: it flushes the

@@ -23,8 +23,9 @@ const mostCopies = 10_000
 // another file system it copies. A file can be saved once: then ErrTaken.
 //
 // Where the file system has hard links the inbox keeps its own name for the file until
-// Notified: after a kill in between the application is told again, and the same SaveAs
-// finds the file where the first has put it.
+// Notified, and flushes the new one before it removes that: after a kill or a loss of
+// power in between the application is told again, and the same SaveAs finds the file
+// where the first has put it, or puts it there again.
 //
 // Links in dest are followed, as its owner means them, when it is opened. From then
 // on the folder is held, so swapping it for a link does not redirect the file. On
@@ -55,18 +56,20 @@ func (f *File) save(target func() (*place, string, error)) (string, error) {
 	if err := f.begin(); err != nil {
 		return "", err
 	}
-	saved, linked, err := f.moveTo(target)
+	saved, to, err := f.moveTo(target)
 	f.mu.Lock()
 	f.busy = false
 	if err == nil {
-		f.saved, f.linked = saved, linked
+		f.saved, f.linked, f.to = saved, to != nil, to
 	}
 	f.mu.Unlock()
 	if err != nil {
 		return "", fmt.Errorf("save file: %w", err)
 	}
 	if f.told() {
-		f.unlink()
+		if to := f.unflushed(); to != nil { // else Notified has come meanwhile, and has seen to it
+			f.box.notified(toldFile{file: f, saved: to})
+		}
 	}
 	return saved, nil
 }
@@ -85,42 +88,65 @@ func (f *File) begin() error {
 	return nil
 }
 
-// moveTo gives the file its name elsewhere. linked says that the inbox's own is still
-// there too.
-func (f *File) moveTo(target func() (*place, string, error)) (path string, linked bool, err error) {
+// moveTo gives the file its name elsewhere. linked is that folder if the inbox's own
+// name is still there too: then the new one is to be flushed before that goes.
+func (f *File) moveTo(target func() (*place, string, error)) (path string, linked *place, err error) {
 	to, name, err := target()
 	if err != nil {
-		return "", false, err
+		return "", nil, err
 	}
-	defer to.close()
+	defer func() {
+		if linked == nil {
+			to.close()
+		}
+	}()
 	source := f.box.place
 	kept, err := plain(source, f.name)
 	if err != nil {
-		return "", false, err
+		return "", nil, err
 	}
 	if f.before {
 		if path, ok := sameFileIn(kept, to); ok {
-			return path, true, nil
+			return path, to, nil
 		}
 	}
 	path, err = placeNumbered(source, f.name, kept, to, name, linkBetween)
+	if err == nil {
+		return path, to, nil
+	}
 	if !errors.Is(err, errors.ErrUnsupported) && !isCrossDevice(err) {
-		return path, true, err
+		return "", nil, err
 	}
 	path, err = placeNumbered(source, f.name, kept, to, name, moveBetween)
+	if err == nil {
+		return path, nil, flushNamed(source, f.name, to, path)
+	}
 	if !isCrossDevice(err) {
-		return path, false, err
+		return "", nil, err
 	}
 	temp, copied, err := copyInto(source, f.name, kept, to)
 	if err != nil {
-		return "", false, err
+		return "", nil, err
 	}
-	if path, err = placeNumbered(to, temp, copied, to, name, moveBetween); err != nil {
+	path, err = placeNumbered(to, temp, copied, to, name, moveBetween)
+	if err == nil {
+		err = flushNamed(to, temp, to, path)
+	}
+	if err != nil {
 		to.Remove(temp)
-		return "", false, err
+		return "", nil, err
 	}
 	source.Remove(f.name) // the copy is on the disk
-	return path, false, nil
+	return path, nil, nil
+}
+
+// flushNamed flushes the folder in which a file was moved to path; if that fails it
+// moves the file back.
+func flushNamed(from *place, old string, to *place, path string) error {
+	if err := to.SyncDir(); err != nil {
+		return errors.Join(writeError("flush folder", err), unnamed(moveBetween(to, filepath.Base(path), from, old)))
+	}
+	return nil
 }
 
 // sameFileIn returns the path in a folder of a file, if it has a name there.
@@ -160,8 +186,8 @@ func linkBetween(from *place, old string, to *place, new string) error {
 	return errors.ErrUnsupported // moving tells what is wrong
 }
 
-// placeNumbered gives the file that is the first free name made of name, flushes the
-// folder and returns the new path. After an error the file is where it was. The error
+// placeNumbered gives the file that is the first free name made of name, and returns
+// the new path. The folder is the caller's to flush. After an error the file is where it was. The error
 // does not have the name, which is its sender's.
 func placeNumbered(from *place, old string, is os.FileInfo, to *place, name string, way naming) (string, error) {
 	for i := range mostCopies {
@@ -186,9 +212,6 @@ func placeNumbered(from *place, old string, is os.FileInfo, to *place, name stri
 		// its place that goes back: a link among somebody's documents leads elsewhere.
 		if got, err := plain(to, free); err != nil || !os.SameFile(got, is) {
 			return "", errors.Join(errNotAFile, undo())
-		}
-		if err := to.SyncDir(); err != nil {
-			return "", errors.Join(writeError("flush folder", err), undo())
 		}
 		return filepath.Join(to.path, free), nil
 	}

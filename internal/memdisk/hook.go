@@ -1,9 +1,13 @@
 package memdisk
 
-import "github.com/dian-im/dian/internal/disk"
+import (
+	"errors"
+
+	"github.com/dian-im/dian/internal/disk"
+)
 
 // Hook returns d with hook called before each change, with the change's name
-// (create, rename, move, remove, syncDir, write, truncate, sync) and the file's. An
+// (create, rename, move, remove, syncDir, flush, write, truncate, sync) and the file's. An
 // error of hook is the change's, which then has not happened.
 func Hook(d disk.Disk, hook func(op, name string) error) disk.Disk { return hooked{d, hook} }
 
@@ -57,6 +61,18 @@ func (d hooked) SyncDir() error {
 		return err
 	}
 	return d.Disk.SyncDir()
+}
+
+// Flush implements disk.Flusher, if d does.
+func (d hooked) Flush() error {
+	f, ok := d.Disk.(disk.Flusher)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	if err := d.hook("flush", "."); err != nil {
+		return err
+	}
+	return f.Flush()
 }
 
 type hookedFile struct {

@@ -180,6 +180,16 @@ func (d *Disk) SyncDir() error {
 	return nil
 }
 
+// Flush implements disk.Flusher.
+func (d *Disk) Flush() error {
+	d.mu.Lock()
+	for _, n := range d.names {
+		n.flush()
+	}
+	d.mu.Unlock()
+	return d.SyncDir()
+}
+
 type file struct {
 	disk *Disk
 	node *node
@@ -219,11 +229,15 @@ func (f *file) write(w write) {
 func (f *file) Sync() error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
-	for _, w := range f.node.writes {
-		f.node.flushed = w.apply(f.node.flushed)
-	}
-	f.node.writes = nil
+	f.node.flush()
 	return nil
+}
+
+func (n *node) flush() {
+	for _, w := range n.writes {
+		n.flushed = w.apply(n.flushed)
+	}
+	n.writes = nil
 }
 
 func (f *file) Datasync() error { return f.Sync() }
