@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +62,8 @@ type upLane struct {
 	into     *downLane     // guarded by mu: where its bytes went
 	read     bool          // the body was touched: a "100 Continue" has gone out
 	taken    *takenConn    // after a hijack
+	passed   int64         // bytes that have gone on
+	wide     *net.TCPConn  // its connection, while the kernel may hold as much of it as it likes
 
 	interrupted atomic.Bool
 }
@@ -72,6 +76,43 @@ func newUpLane(w http.ResponseWriter, r *http.Request, token claims, p int64, pa
 	_ = u.control.SetReadDeadline(time.Time{}) // a lane has no deadline of its own
 	_ = u.control.SetWriteDeadline(time.Time{})
 	return u
+}
+
+// wideBytes is how much of a lane has to have passed for the kernel to hold more of
+// it than of others, as a fast client far away needs. widePairs is how many lanes may
+// at once: of those who stop after that it holds megabytes.
+const wideBytes = 1 << 20
+
+func widePairs() int { return 32 * runtime.GOMAXPROCS(0) }
+
+// pass notes that n bytes have gone on.
+func (u *upLane) pass(ts *transfers, n int64) {
+	if u.passed += n; u.passed < wideBytes || u.wide != nil || u.r.ProtoMajor != 1 {
+		return
+	}
+	door, _ := u.r.Context().Value(doorKey{}).(*doorConn)
+	if door == nil {
+		return // a program's own listener
+	}
+	tcp, ok := rawConn(door).(*net.TCPConn)
+	if !ok {
+		return
+	}
+	select {
+	case ts.wide <- struct{}{}:
+		u.wide = tcp
+		freeUnread(tcp)
+	default:
+	}
+}
+
+// over gives back what a lane had more than others.
+func (u *upLane) over(ts *transfers) {
+	if u.wide != nil {
+		boundUnread(u.wide)
+		u.wide = nil
+		<-ts.wide
+	}
 }
 
 // body is where the content comes from.
@@ -148,6 +189,7 @@ func (l laneEnd) outcome() upOutcome {
 func (t *transfer) upload(ctx context.Context, u *upLane) upOutcome {
 	begun := time.Now()
 	defer func() { t.ts.srv.metrics.laneSeconds("up", time.Since(begun)) }()
+	defer u.over(t.ts)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.up != nil {

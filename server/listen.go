@@ -101,6 +101,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			if tcp, ok := rawConn(conn).(*net.TCPConn); ok {
 				_ = tcp.SetKeepAliveConfig(keepAlive) // a hint to the kernel
 				boundUnsent(tcp)
+				boundUnread(tcp)
 			}
 			if secure, ok := conn.(*tls.Conn); ok {
 				ctx = withCork(ctx, secure)

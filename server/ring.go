@@ -197,6 +197,7 @@ func (t *transfer) pass(r *ring, u *upLane, d *downLane, out *cork.Conn, drop, n
 		}
 		m, err := t.put(d, p)
 		res.written += m
+		u.pass(t.ts, m)
 		if err == nil && (!more || out != nil) {
 			err = d.flush()
 		}

@@ -290,6 +290,7 @@ func (t *transfer) splice(u *upLane, d *downLane, drop, n int64) (res copied) {
 		from := io.LimitedReader{R: u.taken.tcp, N: min(step, n)}
 		m, err := d.taken.tcp.ReadFrom(&from)
 		t.moved.Add(m)
+		u.pass(t.ts, m)
 		body.left -= m
 		res.written += m
 		n -= m

@@ -42,6 +42,7 @@ type transfers struct {
 	done     chan struct{}  // closed by close
 	lanes    sync.WaitGroup // requests that are served as lanes
 	warm     chan struct{}  // one for each pair that has its large buffers
+	wide     chan struct{}  // one for each up-lane of which the kernel may hold much
 
 	mu     sync.Mutex                       // guards what follows
 	table  map[transferKey]*transfer        // all
@@ -99,6 +100,7 @@ func newTransfers(s *Server) *transfers {
 		srv: s, patience: lanePatience,
 		done:   make(chan struct{}),
 		warm:   make(chan struct{}, warmPairs()),
+		wide:   make(chan struct{}, widePairs()),
 		table:  map[transferKey]*transfer{},
 		ids:    map[string]*transfer{},
 		open:   map[*transfer]struct{}{},
