@@ -85,8 +85,11 @@ const wideBytes = 1 << 20
 
 func widePairs() int { return 32 * runtime.GOMAXPROCS(0) }
 
-// pass notes that n bytes have gone on.
-func (u *upLane) pass(ts *transfers, n int64) {
+// pass notes that n bytes have gone on, in the pace of a pair.
+func (u *upLane) pass(p *pace, n int64) {
+	ts := p.t.ts
+	now := int64(time.Since(ts.born))
+	p.last.Store(now)
 	if u.passed += n; u.passed < wideBytes || u.wide != nil || u.r.ProtoMajor != 1 {
 		return
 	}
@@ -94,24 +97,19 @@ func (u *upLane) pass(ts *transfers, n int64) {
 	if door == nil {
 		return // a program's own listener
 	}
-	tcp, ok := rawConn(door).(*net.TCPConn)
-	if !ok {
-		return
-	}
-	select {
-	case ts.wide <- struct{}{}:
+	if tcp, ok := rawConn(door).(*net.TCPConn); ok && ts.wide.take(p, now) {
 		u.wide = tcp
 		freeUnread(tcp)
-	default:
 	}
 }
 
-// over gives back what a lane had more than others.
-func (u *upLane) over(ts *transfers) {
+// rest gives back what a pair had more than others.
+func (u *upLane) rest(p *pace) {
+	p.t.ts.warm.give(p)
+	p.t.ts.wide.give(p)
 	if u.wide != nil {
 		boundUnread(u.wide)
 		u.wide = nil
-		<-ts.wide
 	}
 }
 
@@ -189,7 +187,6 @@ func (l laneEnd) outcome() upOutcome {
 func (t *transfer) upload(ctx context.Context, u *upLane) upOutcome {
 	begun := time.Now()
 	defer func() { t.ts.srv.metrics.laneSeconds("up", time.Since(begun)) }()
-	defer u.over(t.ts)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.up != nil {

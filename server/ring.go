@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/dian-im/dian/internal/cork"
 )
@@ -100,13 +101,13 @@ var (
 
 // runRing copies n bytes, or until the body's end: the first ones of a lane with
 // little memory, the others with much if there is any to be had.
-func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res copied) {
+func (t *transfer) runRing(r *ring, u *upLane, d *downLane, at *pace, drop, n int64) (res copied) {
 	cold := warmBytes - (d.at - d.from)
-	for n > 0 && (cold > 0 || !t.ts.warmUp()) {
+	for n > 0 && (cold > 0 || !t.ts.warm.take(at, int64(time.Since(t.ts.born)))) {
 		if cold <= 0 {
 			cold = warmBytes
 		}
-		part := t.passCold(r, u, d, drop, min(n, cold))
+		part := t.passCold(r, u, d, at, drop, min(n, cold))
 		res = copied{res.dropped + part.dropped, res.written + part.written, part.up, part.down}
 		if part.written < min(n, cold) || part.up != nil || part.down != nil {
 			return res
@@ -116,7 +117,6 @@ func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res 
 	if n == 0 {
 		return res
 	}
-	defer t.ts.coolDown()
 	if in := corkOf(u.r); in != nil {
 		in.ReadAhead(true)
 		defer in.ReadAhead(false)
@@ -124,33 +124,20 @@ func (t *transfer) runRing(r *ring, u *upLane, d *downLane, drop, n int64) (res 
 	buf := laneBuffers.Get().(*[laneBuffer]byte)
 	defer laneBuffers.Put(buf)
 	r.reset(buf[:])
-	rest := t.pass(r, u, d, corkOf(d.r), drop, n)
+	rest := t.pass(r, u, d, at, corkOf(d.r), drop, n)
 	return copied{res.dropped + rest.dropped, res.written + rest.written, rest.up, rest.down}
 }
 
-func (t *transfer) passCold(r *ring, u *upLane, d *downLane, drop, n int64) copied {
+func (t *transfer) passCold(r *ring, u *upLane, d *downLane, at *pace, drop, n int64) copied {
 	buf := slowBuffers.Get().(*[slowBuffer]byte)
 	defer slowBuffers.Put(buf)
 	r.reset(buf[:])
-	return t.pass(r, u, d, nil, drop, n)
+	return t.pass(r, u, d, at, nil, drop, n)
 }
-
-// warmUp takes one of the places of pairs with large buffers, if one is free.
-// Whoever got it gives it back by coolDown.
-func (ts *transfers) warmUp() bool {
-	select {
-	case ts.warm <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (ts *transfers) coolDown() { <-ts.warm }
 
 // pass copies n bytes through the ring, with one goroutine that reads and one that
 // writes. out is below the down-lane's TLS; nil: every write goes out by itself.
-func (t *transfer) pass(r *ring, u *upLane, d *downLane, out *cork.Conn, drop, n int64) (res copied) {
+func (t *transfer) pass(r *ring, u *upLane, d *downLane, at *pace, out *cork.Conn, drop, n int64) (res copied) {
 	body := u.body()
 	var dropped int64
 	var reader sync.WaitGroup
@@ -197,7 +184,7 @@ func (t *transfer) pass(r *ring, u *upLane, d *downLane, out *cork.Conn, drop, n
 		}
 		m, err := t.put(d, p)
 		res.written += m
-		u.pass(t.ts, m)
+		u.pass(at, m)
 		if err == nil && (!more || out != nil) {
 			err = d.flush()
 		}

@@ -58,6 +58,8 @@ func (t *transfer) run(u *upLane, d *downLane, drop int64) copied {
 			return copied{dropped: dropped, up: err}
 		}
 	}
+	at := &pace{t: t, d: d}
+	defer u.rest(at)
 	over := make(chan struct{})
 	var r ring
 	r.init()
@@ -87,7 +89,7 @@ func (t *transfer) run(u *upLane, d *downLane, drop int64) copied {
 
 	if d.splice && u.spliceable() && n >= spliceMin && take(u, d) {
 		close(watched)
-		return t.splice(u, d, drop, n)
+		return t.splice(u, d, at, drop, n)
 	}
 	close(watched)
 	if d.bounded && !d.started {
@@ -97,7 +99,7 @@ func (t *transfer) run(u *upLane, d *downLane, drop int64) copied {
 		d.end = d.at + n
 		d.head(t, true)
 	}
-	return t.runRing(&r, u, d, drop, n)
+	return t.runRing(&r, u, d, at, drop, n)
 }
 
 // skip is discard for a goroutine that nobody watches over.
@@ -263,7 +265,7 @@ func (b *takenBody) Read(p []byte) (int, error) {
 
 // splice copies n bytes between two TCP connections without looking at them; on
 // Linux they do not even come into this process.
-func (t *transfer) splice(u *upLane, d *downLane, drop, n int64) (res copied) {
+func (t *transfer) splice(u *upLane, d *downLane, at *pace, drop, n int64) (res copied) {
 	body := u.taken.body.(*takenBody)
 	if res.up = body.proceed(); res.up != nil {
 		return res
@@ -290,7 +292,7 @@ func (t *transfer) splice(u *upLane, d *downLane, drop, n int64) (res copied) {
 		from := io.LimitedReader{R: u.taken.tcp, N: min(step, n)}
 		m, err := d.taken.tcp.ReadFrom(&from)
 		t.moved.Add(m)
-		u.pass(t.ts, m)
+		u.pass(at, m)
 		body.left -= m
 		res.written += m
 		n -= m

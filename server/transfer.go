@@ -41,8 +41,9 @@ type transfers struct {
 	sweeping sync.WaitGroup
 	done     chan struct{}  // closed by close
 	lanes    sync.WaitGroup // requests that are served as lanes
-	warm     chan struct{}  // one for each pair that has its large buffers
-	wide     chan struct{}  // one for each up-lane of which the kernel may hold much
+	born     time.Time
+	warm     *seats // of pairs that have their large buffers
+	wide     *seats // of pairs of whose up-lane the kernel may hold much
 
 	mu     sync.Mutex                       // guards what follows
 	table  map[transferKey]*transfer        // all
@@ -99,8 +100,9 @@ func newTransfers(s *Server) *transfers {
 	ts := &transfers{
 		srv: s, patience: lanePatience,
 		done:   make(chan struct{}),
-		warm:   make(chan struct{}, warmPairs()),
-		wide:   make(chan struct{}, widePairs()),
+		born:   time.Now(),
+		warm:   newSeats(warmPairs()),
+		wide:   newSeats(widePairs()),
 		table:  map[transferKey]*transfer{},
 		ids:    map[string]*transfer{},
 		open:   map[*transfer]struct{}{},

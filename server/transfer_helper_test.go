@@ -534,6 +534,17 @@ func (d *diskReceiver) part(path string) *receivedPart {
 	return d.parts[strings.TrimPrefix(path, lanePathPrefix)]
 }
 
+// received is how many bytes of content are there.
+func (d *diskReceiver) received(path string) int {
+	p := d.part(path)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p == nil {
+		return 0
+	}
+	return len(p.data)
+}
+
 func (d *diskReceiver) content(path string) []byte {
 	p := d.part(path)
 	d.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,7 +85,8 @@ func TestUnreadContentIsBounded(t *testing.T) { // case 47
 		r := (&http.Request{ProtoMajor: 1}).WithContext(withDoor(context.Background(), &doorConn{Conn: conn}))
 		return &upLane{r: r}, conn
 	}
-	ts := &transfers{wide: make(chan struct{}, 1)}
+	ts := &transfers{born: time.Now(), warm: newSeats(1), wide: newSeats(1)}
+	at := []*pace{{t: &transfer{ts: ts}}, {t: &transfer{ts: ts}}}
 	first, firstConn := lane()
 	second, secondConn := lane()
 	want := func(when string, a, b bool) {
@@ -94,17 +96,17 @@ func TestUnreadContentIsBounded(t *testing.T) { // case 47
 		}
 	}
 	want("at first", true, true)
-	first.pass(ts, wideBytes-1)
+	first.pass(at[0], wideBytes-1)
 	want("a byte too early", true, true)
-	first.pass(ts, 1)
-	second.pass(ts, wideBytes)
+	first.pass(at[0], 1)
+	second.pass(at[1], wideBytes)
 	want("with one place", false, true)
-	first.over(ts)
+	first.rest(at[0])
 	want("after the first", true, true)
-	second.pass(ts, 1)
+	second.pass(at[1], 1)
 	want("with the place of the first", true, false)
-	second.over(ts)
-	if len(ts.wide) != 0 {
+	second.rest(at[1])
+	if len(ts.wide.taken) != 0 {
 		t.Error("a place was not given back")
 	}
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"testing"
+	"time"
 )
 
 // Content goes through unchanged where a lane changes from its small buffer to the
@@ -23,13 +24,18 @@ func TestLaneThatWarmsUpChangesNothing(t *testing.T) {
 	}
 }
 
-// When all places of pairs with large buffers are taken, a pair goes on with its
-// small one; it takes a place as soon as one is free, and gives it back.
+// When all seats of pairs with large buffers are taken, a pair goes on with its small
+// one. It takes the seat of one that stands still, whose down-lane ends, and gives it
+// back.
 func TestOnlySoManyPairsAreWarm(t *testing.T) {
 	rt := newRelayTest(t, true, nil)
-	warm := make(chan struct{}, 1)
-	rt.srv.transfers.warm = warm
-	warm <- struct{}{}
+	ts := rt.srv.transfers
+	ts.warm.most = 1
+	stalled := &pace{t: &transfer{ts: ts}, d: &downLane{lane: lane{stopped: make(chan struct{})}}}
+	moves := func() { stalled.last.Store(int64(time.Since(ts.born) + time.Hour)) }
+	if moves(); !ts.warm.take(stalled, 0) {
+		t.Fatal("not one seat")
+	}
 	bob := rt.receiver("bob", placeA)
 	content := testContent(5 * warmBytes / 2)
 	path := rt.create("alice", "bob", len(content), "")
@@ -38,15 +44,18 @@ func TestOnlySoManyPairsAreWarm(t *testing.T) {
 	r.ContentLength = int64(len(content))
 	done := make(chan answer, 1)
 	go func() { done <- rt.do(r) }()
-	eventually(t, func() bool { return len(bob.content(path)) == half }) // without a place
-	<-warm
+	eventually(t, func() bool { return bob.received(path) == half }) // without a seat
+	if isStopped(stalled.d.stopped) {
+		t.Error("a pair that moves has lost its seat")
+	}
+	stalled.last.Store(-int64(stalledAfter))
 	rest <- content[half : len(content)-1]
-	eventually(t, func() bool { return len(warm) == 1 })
+	<-stalled.d.stopped
 	rest <- content[len(content)-1:]
 	close(rest)
 	rt.want(<-done, 204)
 	if !bytes.Equal(bob.content(path), content) {
 		t.Error("other content")
 	}
-	eventually(t, func() bool { return len(warm) == 0 })
+	eventually(t, func() bool { ts.warm.mu.Lock(); defer ts.warm.mu.Unlock(); return len(ts.warm.taken) == 0 })
 }
