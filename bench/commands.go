@@ -163,7 +163,7 @@ func dianResponder(args []string) error { // URL FOLDER RECEIVE
 	client, err := benchClient(args[0], args[1], "bob", dian.WithReceiveDir(args[2]), dian.WithHandler(dian.Handler{
 		NotifyCmdData:    func(dian.CmdData) {},
 		NotifyBufferData: func(dian.BufferData) {},
-		NotifyFileData:   func(f dian.FileData) { os.Remove(f.Path) },
+		NotifyFileData:   func(f dian.FileData) { go os.Remove(f.Path) }, // a GiB takes as long as a thousand commands, which would wait
 	}))
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ type upLane struct {
 	into     *downLane     // guarded by mu: where its bytes went
 	read     bool          // the body was touched: a "100 Continue" has gone out
 	taken    *takenConn    // after a hijack
-	passed   int64         // bytes that have gone on
+	passed   int64         // bytes that have gone on since it last asked to be wide
 	wide     *net.TCPConn  // its connection, while the kernel may hold as much of it as it likes
 
 	interrupted atomic.Bool
@@ -97,6 +97,7 @@ func (u *upLane) pass(p *pace, n int64) {
 	if door == nil {
 		return // a program's own listener
 	}
+	u.passed = 0 // it asks again after as much
 	if tcp, ok := rawConn(door).(*net.TCPConn); ok && ts.wide.take(p, now) {
 		u.wide = tcp
 		freeUnread(tcp)

@@ -103,7 +103,7 @@ func TestUnreadContentIsBounded(t *testing.T) { // case 47
 	want("with one place", false, true)
 	first.rest(at[0])
 	want("after the first", true, true)
-	second.pass(at[1], 1)
+	second.pass(at[1], wideBytes)
 	want("with the place of the first", true, false)
 	second.rest(at[1])
 	if len(ts.wide.taken) != 0 {
