@@ -64,6 +64,7 @@ type upLane struct {
 	taken    *takenConn    // after a hijack
 	passed   int64         // bytes that have gone on since it last asked to be wide
 	wide     *net.TCPConn  // its connection, while the kernel may hold as much of it as it likes
+	seat     *pace         // for that
 
 	interrupted atomic.Bool
 }
@@ -90,6 +91,9 @@ func (u *upLane) pass(p *pace, n int64) {
 	ts := p.t.ts
 	now := int64(time.Since(ts.born))
 	p.last.Store(now)
+	if u.seat != nil {
+		u.seat.last.Store(now)
+	}
 	if u.passed += n; u.passed < wideBytes || u.wide != nil || u.r.ProtoMajor != 1 {
 		return
 	}
@@ -99,18 +103,18 @@ func (u *upLane) pass(p *pace, n int64) {
 	}
 	u.passed = 0 // it asks again after as much
 	if tcp, ok := rawConn(door).(*net.TCPConn); ok && ts.wide.take(p, now) {
-		u.wide = tcp
+		u.wide, u.seat = tcp, p
 		freeUnread(tcp)
 	}
 }
 
-// rest gives back what a pair had more than others.
-func (u *upLane) rest(p *pace) {
-	p.t.ts.warm.give(p)
-	p.t.ts.wide.give(p)
+// over gives back what a lane had more than others. Not before its end: what its client
+// has been told that there is room for would find none, and be sent again.
+func (u *upLane) over(ts *transfers) {
 	if u.wide != nil {
+		ts.wide.give(u.seat)
 		boundUnread(u.wide)
-		u.wide = nil
+		u.wide, u.seat = nil, nil
 	}
 }
 
@@ -188,6 +192,7 @@ func (l laneEnd) outcome() upOutcome {
 func (t *transfer) upload(ctx context.Context, u *upLane) upOutcome {
 	begun := time.Now()
 	defer func() { t.ts.srv.metrics.laneSeconds("up", time.Since(begun)) }()
+	defer u.over(t.ts)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.up != nil {

@@ -17,7 +17,7 @@ const stalledAfter = 10 * time.Second
 type seats struct {
 	most int
 
-	mu    sync.Mutex // guards taken; before any transfer's
+	mu    sync.Mutex // guards taken; no transfer's is taken with it
 	taken map[*pace]struct{}
 }
 
@@ -32,6 +32,7 @@ func newSeats(most int) *seats { return &seats{most: most, taken: map[*pace]stru
 
 // take gives p a seat, if one is free or somebody stands still on his.
 func (s *seats) take(p *pace, now int64) bool {
+	p.last.Store(now)
 	s.mu.Lock()
 	var still *pace
 	if len(s.taken) >= s.most {

@@ -59,7 +59,7 @@ func (t *transfer) run(u *upLane, d *downLane, drop int64) copied {
 		}
 	}
 	at := &pace{t: t, d: d}
-	defer u.rest(at)
+	defer t.ts.warm.give(at)
 	over := make(chan struct{})
 	var r ring
 	r.init()

@@ -101,11 +101,11 @@ func TestUnreadContentIsBounded(t *testing.T) { // case 47
 	first.pass(at[0], 1)
 	second.pass(at[1], wideBytes)
 	want("with one place", false, true)
-	first.rest(at[0])
+	first.over(ts)
 	want("after the first", true, true)
 	second.pass(at[1], wideBytes)
 	want("with the place of the first", true, false)
-	second.rest(at[1])
+	second.over(ts)
 	if len(ts.wide.taken) != 0 {
 		t.Error("a place was not given back")
 	}

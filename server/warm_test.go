@@ -32,8 +32,7 @@ func TestOnlySoManyPairsAreWarm(t *testing.T) {
 	ts := rt.srv.transfers
 	ts.warm.most = 1
 	stalled := &pace{t: &transfer{ts: ts}, d: &downLane{lane: lane{stopped: make(chan struct{})}}}
-	moves := func() { stalled.last.Store(int64(time.Since(ts.born) + time.Hour)) }
-	if moves(); !ts.warm.take(stalled, 0) {
+	if !ts.warm.take(stalled, int64(time.Since(ts.born)+time.Hour)) { // it moves, for an hour
 		t.Fatal("not one seat")
 	}
 	bob := rt.receiver("bob", placeA)

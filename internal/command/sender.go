@@ -126,6 +126,9 @@ type Work struct {
 
 // Clear forgets what was done and keeps the memory of it, that of the frames too.
 func (w *Work) Clear() {
+	for _, f := range w.Frames {
+		f.Data, f.Meta = nil, nil
+	}
 	w.Frames = w.Frames[:0]
 	clear(w.Outcomes)
 	w.Outcomes = w.Outcomes[:0]

@@ -187,8 +187,8 @@ func linkBetween(from *place, old string, to *place, new string) error {
 }
 
 // placeNumbered gives the file that is the first free name made of name, and returns
-// the new path. The folder is the caller's to flush. After an error the file is where it was. The error
-// does not have the name, which is its sender's.
+// the new path. The folder is the caller's to flush. After an error the file is where
+// it was. The error does not have the name, which is its sender's.
 func placeNumbered(from *place, old string, is os.FileInfo, to *place, name string, way naming) (string, error) {
 	for i := range mostCopies {
 		free := filename.Numbered(name, i)
