@@ -196,6 +196,7 @@ test("with the keyboard alone: sign in, choose, send a file, accept, save", asyn
     }
     assert.fail(`Tab does not lead to ${selector}`);
   };
+  carol.on("filechooser", () => {}); // from here on, so that no dialog comes before the browser knows that somebody waits
   await carol.evaluate(() => [...document.querySelectorAll(".person")].find((p) => p.textContent.includes("dave")).setAttribute("data-test", ""));
   await tabTo(carol, ".person[data-test]");
   await carol.keyboard.press("Enter");
