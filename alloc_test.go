@@ -15,7 +15,7 @@ import (
 // together, because what is garbage costs more than the rest of a command: its
 // collection comes as often as a small heap is full.
 func TestCommandAllocatesLittle(t *testing.T) {
-	const most, commands, window = 14, 20000, 256 // 11 are needed, the rest is for what comes by the batch
+	const most, commands, window = 13, 20000, 256 // 11 are needed, the rest is for what comes by the batch
 	fast := server.Limit{CommandsPerSecond: 1 << 20}
 	relay := diantest.New(t, func(c *server.Config) {
 		c.Limits = server.Limits{All: fast, App: fast, Address: fast, User: fast}

@@ -65,13 +65,13 @@ func limitOf(secure bool) string {
 	return "bare TCP relay"
 }
 
-// besideBare are Dian and its limits, plain and over TLS. Without a file the receiver
-// forgets what it gets.
-func (b *bench) besideBare(t *table, file bool) (all []contestant) {
+// besideBare are Dian and its limits, plain and over TLS. Unless it is to keep what it
+// gets, the receiver forgets it.
+func (b *bench) besideBare(t *table, keep bool) (all []contestant) {
 	for _, secure := range []bool{false, true} {
 		all = append(all,
-			b.bulkContestant(t, limitOf(secure), "", func() (transfer, error) { return b.bareTransfer(secure, file), nil }),
-			b.bulkContestant(t, "Dian, "+kind(secure), limitOf(secure), func() (transfer, error) { return b.startDianBulk(secure, file) }))
+			b.bulkContestant(t, limitOf(secure), "", func() (transfer, error) { return b.bareTransfer(secure, keep), nil }),
+			b.bulkContestant(t, "Dian, "+kind(secure), limitOf(secure), func() (transfer, error) { return b.startDianBulk(secure, keep) }))
 	}
 	return all
 }

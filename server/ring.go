@@ -100,19 +100,20 @@ var (
 )
 
 // runRing copies n bytes, or until the body's end: the first ones of a lane with
-// little memory, the others with much if there is any to be had.
+// little memory, the others with much if they come fast and there is any to be had.
 func (t *transfer) runRing(r *ring, u *upLane, d *downLane, at *pace, drop, n int64) (res copied) {
-	cold := warmBytes - (d.at - d.from)
-	for n > 0 && (cold > 0 || !t.ts.warm.take(at, int64(time.Since(t.ts.born)))) {
+	cold, fast := warmBytes-(d.at-d.from), true
+	for n > 0 && (cold > 0 || !fast || !t.ts.warm.take(at, int64(time.Since(t.ts.born)))) {
 		if cold <= 0 {
 			cold = warmBytes
 		}
+		begun := time.Now()
 		part := t.passCold(r, u, d, at, drop, min(n, cold))
 		res = copied{res.dropped + part.dropped, res.written + part.written, part.up, part.down}
 		if part.written < min(n, cold) || part.up != nil || part.down != nil {
 			return res
 		}
-		drop, n, cold = 0, n-part.written, cold-part.written
+		drop, n, cold, fast = 0, n-part.written, cold-part.written, isFast(part.written, time.Since(begun))
 	}
 	if n == 0 {
 		return res
@@ -126,6 +127,12 @@ func (t *transfer) runRing(r *ring, u *upLane, d *downLane, at *pace, drop, n in
 	r.reset(buf[:])
 	rest := t.pass(r, u, d, at, corkOf(d.r), drop, n)
 	return copied{res.dropped + rest.dropped, res.written + rest.written, rest.up, rest.down}
+}
+
+// isFast reports whether a lane in which n bytes took so long has a use for large
+// buffers. In a slow one a single large write would take as long as standing still.
+func isFast(n int64, took time.Duration) bool {
+	return took.Seconds() <= float64(n)/warmBytes*stalledAfter.Seconds()
 }
 
 func (t *transfer) passCold(r *ring, u *upLane, d *downLane, at *pace, drop, n int64) copied {

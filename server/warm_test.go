@@ -58,3 +58,24 @@ func TestOnlySoManyPairsAreWarm(t *testing.T) {
 	}
 	eventually(t, func() bool { ts.warm.mu.Lock(); defer ts.warm.mu.Unlock(); return len(ts.warm.taken) == 0 })
 }
+
+// One write with the large buffers must not look as if the lane stood still.
+func TestSlowLanesStayCold(t *testing.T) {
+	for _, c := range []struct {
+		bytes int64
+		took  time.Duration
+		want  bool
+	}{
+		{warmBytes, stalledAfter, true},
+		{warmBytes, stalledAfter + time.Second, false},
+		{warmBytes / 100, stalledAfter, false},
+		{warmBytes / 2, stalledAfter / 4, true},
+	} {
+		if got := isFast(c.bytes, c.took); got != c.want {
+			t.Errorf("%d bytes in %v: fast %t, want %t", c.bytes, c.took, got, c.want)
+		}
+		if piece := float64(laneBuffer/2) / float64(c.bytes) * c.took.Seconds(); c.want && piece > stalledAfter.Seconds()/2 {
+			t.Errorf("%d bytes in %v: a write takes %.1f s", c.bytes, c.took, piece)
+		}
+	}
+}
