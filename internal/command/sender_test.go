@@ -425,3 +425,32 @@ func TestLostCommandToAPeerThatStaysAwayEnds(t *testing.T) {
 	}
 	t.Errorf("no result after %v", now.Sub(start))
 }
+
+// A frame in memory that is used again has nothing of the one before.
+func TestFramesAreUsedAgain(t *testing.T) {
+	now := time.Unix(0, 0)
+	box := NewSender(time.Minute, func() uint64 { return 7 })
+	var w Work
+	next := func() *wire.Command {
+		w.Clear()
+		box.Take(&w)
+		if len(w.Frames) != 1 {
+			t.Fatalf("%d frames, want 1", len(w.Frames))
+		}
+		return w.Frames[0]
+	}
+	box.LineUp(now, &wire.Moment{Server: 1, Count: 1})
+	box.Add(now, &Outgoing{ID: "first", Target: "bob", Data: []byte("x"), Meta: []byte("m")})
+	next()
+	for range 2 { // the two Works change places
+		box.LineDown()
+		box.LineUp(now, &wire.Moment{Server: 1, Count: 2})
+		if f := next(); !f.Resent || f.Since == nil || string(f.Data) != "x" {
+			t.Errorf("sent again as %v", f)
+		}
+	}
+	box.Add(now, &Outgoing{ID: "second", Target: "carol"})
+	if f := next(); f.Id != "second" || f.Resent || f.Since != nil || f.Data != nil || f.Meta != nil {
+		t.Errorf("sent as %v", f)
+	}
+}
