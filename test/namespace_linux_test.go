@@ -21,6 +21,8 @@ const missed, missedSlack = 20 * time.Second, 5 * time.Second
 type land struct {
 	t    *testing.T
 	name map[string]string // of the namespaces: relay, sender, listener
+
+	faulty []string // namespaces with a rule of drop's
 }
 
 var lands atomic.Int64
@@ -74,25 +76,40 @@ func (l *land) start(who string, env []string, args ...string) *process {
 	return start(l.t, env, "ip", append([]string{"netns", "exec", l.name[who]}, args...)...)
 }
 
-// drop lets packets on the line to who vanish: those that come "in" from there, those
-// that go "out", or "both".
+// drop lets packets on the line to who vanish: those that come "in" from there to the
+// relay, those that go "out", or "both", on their way; or those that go out at the
+// relay's own "firewall", after which its kernel takes them for not sent yet.
 func (l *land) drop(who, way string) {
 	l.t.Helper()
-	rules := "add table inet fault\nadd chain inet fault in { type filter hook input priority 0; }\nadd chain inet fault out { type filter hook output priority 0; }\n"
-	if way != "out" {
-		rules += "add rule inet fault in iifname to-" + who + " drop\n"
+	if way == "in" || way == "both" {
+		l.rule("relay", "input", "iifname to-"+who)
 	}
-	if way != "in" {
-		rules += "add rule inet fault out oifname to-" + who + " drop\n"
+	if way == "out" || way == "both" {
+		l.rule(who, "input", "iifname to-relay")
 	}
+	if way == "firewall" {
+		l.rule("relay", "output", "oifname to-"+who)
+	}
+}
+
+func (l *land) rule(place, hook, packets string) {
+	l.t.Helper()
 	file := filepath.Join(l.t.TempDir(), "rules")
+	rules := "add table inet fault\nadd chain inet fault way { type filter hook " + hook + " priority 0; }\nadd rule inet fault way " + packets + " drop\n"
 	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
 		l.t.Fatal(err)
 	}
-	l.run("relay", "nft", "-f", file)
+	l.run(place, "nft", "-f", file)
+	l.faulty = append(l.faulty, place)
 }
 
-func (l *land) mend() { l.run("relay", "nft", "delete", "table", "inet", "fault") }
+func (l *land) mend() {
+	l.t.Helper()
+	for _, place := range l.faulty {
+		l.run(place, "nft", "delete", "table", "inet", "fault")
+	}
+	l.faulty = nil
+}
 
 // came returns how many bytes have come to the listener on its line.
 func (l *land) came() int64 {
@@ -186,6 +203,7 @@ func (j *journey) missedBy(role string, began time.Time) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
+	j.t.Logf("the relay missed the session after %v", time.Since(began))
 }
 
 // arrive wants the file whole and once, and not sent from the start.
@@ -218,7 +236,7 @@ func TestLostPackets(t *testing.T) {
 	needRoot(t, "blackholes and one-way partitions in network namespaces (cases 88, 91)")
 	t.Parallel()
 	for _, who := range []string{"sender", "listener"} {
-		for _, way := range []string{"both", "in", "out"} {
+		for _, way := range []string{"both", "in", "out", "firewall"} {
 			t.Run(who+", "+way, func(t *testing.T) {
 				t.Parallel()
 				l := newLand(t)

@@ -236,6 +236,16 @@ func (l *Link) kill(cause error) {
 	}
 }
 
+// abandon is kill for a peer that takes nothing or says nothing: it makes the end a
+// reset. An orderly one is sent after all that is under way; a peer that can be
+// reached, but not heard, has never acknowledged that and would go on waiting.
+func (l *Link) abandon(cause error) {
+	if tcp, ok := rawConn(l.conn).(interface{ SetLinger(int) error }); ok {
+		_ = tcp.SetLinger(0) // fails if the connection is closed
+	}
+	l.kill(cause)
+}
+
 // finish begins an orderly end: the queue, then last, then a close with status.
 // With dropQueue the queue is left out: the peer has closed or broke the rules.
 // Only the first call counts.

@@ -123,5 +123,9 @@ func (w *watch) look(l *Link) {
 		return
 	}
 	w.mu.Unlock()
+	if why == ErrSilent {
+		l.abandon(why)
+		return
+	}
 	l.kill(why)
 }

@@ -1,7 +1,9 @@
 package link
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"time"
 
@@ -119,9 +121,8 @@ func (l *Link) write() {
 		l.writing.Lock()
 		over, err := l.writeQueued(0)
 		l.writing.Unlock()
-		// ErrCloseSent is gorilla's, for a broken message: the reader is ending the link.
-		if err != nil && err != websocket.ErrCloseSent {
-			l.kill(fmt.Errorf("link: write: %w", err))
+		if err != nil {
+			l.writeFailed(err)
 		}
 		l.mu.Lock()
 		if over || err != nil || l.dead {
@@ -134,6 +135,19 @@ func (l *Link) write() {
 		}
 		l.mu.Unlock()
 	}
+}
+
+// writeFailed ends the link, unless its reader is ending it after a broken message,
+// which gorilla calls ErrCloseSent.
+func (l *Link) writeFailed(err error) {
+	if err == websocket.ErrCloseSent {
+		return
+	}
+	end := l.kill
+	if failed, ok := errors.AsType[net.Error](err); ok && failed.Timeout() {
+		end = l.abandon
+	}
+	end(fmt.Errorf("link: write: %w", err))
 }
 
 // wroteLocked says that nothing is written any more.
@@ -201,9 +215,8 @@ func (l *Link) flush(ago time.Duration) {
 	}
 	l.writing.Unlock()
 	switch {
-	case err == websocket.ErrCloseSent: // as in write
 	case err != nil:
-		l.kill(fmt.Errorf("link: write: %w", err))
+		l.writeFailed(err)
 	case !l.idle():
 		l.wakeWriter()
 	}
