@@ -74,7 +74,7 @@ var noArrows = []noArrow{
 // The root package reaches of internal only what STYLE's arrows show. Inner
 // packages do not import it, except those that hold tests.
 var (
-	rootMay   = []string{"internal/transfer", "internal/command", "internal/inbox", "internal/link", "internal/wire", "internal/x3b", "internal/cork"}
+	rootMay   = []string{"internal/transfer", "internal/command", "internal/inbox", "internal/link", "internal/wire", "internal/x3b", "internal/cork", "internal/unsent"}
 	mayUseSDK = []string{"cmd", "diantest", "examples", "internal/servertest", "bench", "test"}
 )
 

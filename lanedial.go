@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/dian-im/dian/internal/cork"
+	"github.com/dian-im/dian/internal/unsent"
 )
 
 // uploadBytes is what an up-lane reads from its source and writes at once. Without
@@ -59,9 +60,16 @@ func (c *laneConn) write(p []byte) (int, error) {
 // laneDials makes t's connections laneConns, where the application has not said
 // how to dial. By way of an HTTPS proxy net/http does the TLS itself.
 func laneDials(t *http.Transport) {
-	dial := t.DialContext
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
+	dialRaw := t.DialContext
+	if dialRaw == nil {
+		dialRaw = new(net.Dialer).DialContext
+	}
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dialRaw(ctx, network, addr)
+		if err == nil {
+			unsent.Bound(conn)
+		}
+		return conn, err
 	}
 	if t.DialTLSContext == nil {
 		secure := t.TLSClientConfig.Clone()

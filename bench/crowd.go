@@ -28,8 +28,8 @@ func (b *bench) transfers() error {
 		Name: "transfers", Title: "Transfers at once",
 		Columns: []column{{Name: "MB/s, all together", Ratio: "÷ one"}},
 		Notes: []string{
-			fmt.Sprintf("Dian over TLS, %.2f GiB in files of equal size, but none smaller than %.0f MiB, each from a user of its own to another. Relay, all senders and all receivers are three processes; everybody is logged in before.", float64(b.size)/(1<<30), mib(b.size/crowdShare)),
-			"Each file is offered, hashed, flushed and renamed, and each has two lanes, which is what many small ones cost more than one large one.",
+			fmt.Sprintf("%.2f GiB over TLS in files of equal size, but none smaller than %.0f MiB, each from a user of its own to another. Relay, all senders and all receivers are three processes; everybody is logged in before.", float64(b.size)/(1<<30), mib(b.size/crowdShare)),
+			"Each of Dian's files is offered, hashed, flushed and renamed, and each has two lanes, which is what many small ones cost more than one large one. The bare relay's pairs have a connection each, made before, and nothing of that.",
 		},
 	}
 	r, err := b.startRelay(true)
@@ -43,7 +43,24 @@ func (b *bench) transfers() error {
 	if err != nil {
 		return err
 	}
-	var all []contestant
+	addr, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	if _, err := b.start(b.self, "bare-crowd-relay", addr, b.dir); err != nil {
+		return err
+	}
+	if err := waitListening(addr); err != nil {
+		return err
+	}
+	if _, err := b.startPart("bare-crowd-receive", addr, b.dir, strconv.Itoa(crowdSize)); err != nil {
+		return err
+	}
+	bareSenders, tellBare, err := b.startTold("bare-crowd-send", addr, b.dir, strconv.Itoa(crowdSize))
+	if err != nil {
+		return err
+	}
+	var ours, bare []contestant
 	for n := 1; n <= crowdSize; n *= 10 {
 		each := b.size / int64(min(n, crowdShare))
 		file, err := b.file(fmt.Sprintf("crowd-%d.bin", n), each)
@@ -51,21 +68,26 @@ func (b *bench) transfers() error {
 			return err
 		}
 		b.atEnd(func() { os.Remove(file) })
-		limit := "1 at once"
-		if n == 1 {
-			limit = ""
+		entry := func(what string, senders *process, tell io.Writer) contestant {
+			name, limit := what+count(n)+" at once", what+"1 at once"
+			if n == 1 {
+				limit = ""
+			}
+			return contestant{name, limit, func() (func() (figuresOf, error), error) {
+				return func() (figuresOf, error) {
+					start := time.Now()
+					fmt.Fprintf(tell, "%d %s\n", n, file)
+					if _, err := senders.line("done"); err != nil {
+						return nil, err
+					}
+					return figuresOf{t.Columns[0].Name: rate(each*int64(n), time.Since(start))}, nil
+				}, nil
+			}}
 		}
-		all = append(all, contestant{count(n) + " at once", limit, func() (func() (figuresOf, error), error) {
-			return func() (figuresOf, error) {
-				start := time.Now()
-				fmt.Fprintf(tell, "%d %s\n", n, file)
-				if _, err := senders.line("done"); err != nil {
-					return nil, err
-				}
-				return figuresOf{t.Columns[0].Name: rate(each*int64(n), time.Since(start))}, nil
-			}, nil
-		}})
+		ours = append(ours, entry("Dian, ", senders, tell))
+		bare = append(bare, entry("bare TLS relay, ", bareSenders, tellBare))
 	}
+	all := append(ours, bare...)
 	b.compare(t, all)
 	return nil
 }
@@ -104,7 +126,7 @@ func crowdReceive(args []string) error { // URL FOLDER N
 	select {}
 }
 
-// crowdSend is N users. For each line "COUNT FILE" so many of them send the file at once.
+// crowdSend is N users who send as told.
 func crowdSend(args []string) error { // URL FOLDER N
 	n, err := strconv.Atoi(args[2])
 	if err != nil {
@@ -118,6 +140,14 @@ func crowdSend(args []string) error { // URL FOLDER N
 	}); err != nil {
 		return err
 	}
+	return sendAsTold(func(i int, file string) error {
+		return clients[i].SendFile(fmt.Sprintf("bob-%d", i), file).Wait(context.Background())
+	})
+}
+
+// sendAsTold sends, for each line "COUNT FILE" of the standard input, the file so many
+// times at once: number i by send(i, FILE).
+func sendAsTold(send func(i int, file string) error) error {
 	fmt.Println("ready")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		var count int
@@ -128,7 +158,7 @@ func crowdSend(args []string) error { // URL FOLDER N
 		var sending sync.WaitGroup
 		errs := make([]error, count)
 		for i := range count {
-			sending.Go(func() { errs[i] = clients[i].SendFile(fmt.Sprintf("bob-%d", i), file).Wait(context.Background()) })
+			sending.Go(func() { errs[i] = send(i, file) })
 		}
 		sending.Wait()
 		if err := errors.Join(errs...); err != nil {

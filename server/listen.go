@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/dian-im/dian/internal/unsent"
 )
 
 // closeRestart is the close status of sessions when the server stops.
@@ -100,7 +102,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			if tcp, ok := rawConn(conn).(*net.TCPConn); ok {
 				_ = tcp.SetKeepAliveConfig(keepAlive) // a hint to the kernel
-				boundUnsent(tcp)
+				unsent.Bound(tcp)
 				boundUnread(tcp)
 			}
 			if secure, ok := conn.(*tls.Conn); ok {

@@ -41,6 +41,12 @@ func (r *ring) stop() {
 	r.change.Broadcast()
 }
 
+func (r *ring) isStopped() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopped
+}
+
 // room returns free space to read into, or nil if there is no need.
 func (r *ring) room() []byte {
 	r.mu.Lock()
@@ -132,14 +138,48 @@ func (t *transfer) runRing(r *ring, u *upLane, d *downLane, at *pace, drop, n in
 // isFast reports whether a lane in which n bytes took so long has a use for large
 // buffers. In a slow one a single large write would take as long as standing still.
 func isFast(n int64, took time.Duration) bool {
-	return took.Seconds() <= float64(n)/warmBytes*stalledAfter.Seconds()
+	return took.Seconds() <= float64(n)/fastBytes*stalledAfter.Seconds()
 }
 
-func (t *transfer) passCold(r *ring, u *upLane, d *downLane, at *pace, drop, n int64) copied {
+// passCold copies n bytes through one small buffer, in one goroutine: a thousand lanes
+// that do this at once have each other to overlap with.
+func (t *transfer) passCold(r *ring, u *upLane, d *downLane, at *pace, drop, n int64) (res copied) {
 	buf := slowBuffers.Get().(*[slowBuffer]byte)
 	defer slowBuffers.Put(buf)
-	r.reset(buf[:])
-	return t.pass(r, u, d, at, nil, drop, n)
+	body := u.body()
+	for res.written < n {
+		p := buf[:min(slowBuffer, n-res.written)]
+		if res.dropped < drop {
+			p = buf[:min(slowBuffer, drop-res.dropped)]
+		}
+		m, err := 0, errStopped
+		if !r.isStopped() {
+			m, err = body.Read(p)
+		}
+		if res.dropped < drop {
+			res.dropped += int64(m)
+		} else if m > 0 {
+			written, err := t.put(d, p[:m])
+			res.written += written
+			u.pass(at, written)
+			if err = cmp.Or(err, d.flush()); err != nil {
+				res.down = err
+				return res
+			}
+		}
+		switch {
+		case err == nil || res.written == n:
+		case !r.isStopped():
+			res.up = err
+			return res
+		case !isStopped(u.stopped):
+			res.down = errStopped
+			return res
+		default:
+			return res
+		}
+	}
+	return res
 }
 
 // pass copies n bytes through the ring, with one goroutine that reads and one that

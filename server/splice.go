@@ -21,12 +21,14 @@ const (
 	// who writes seldom wait for each other's turn on a busy processor.
 	laneBuffer = 1 << 20
 	// slowBuffer is what it holds, without corks, until warmBytes have passed, and
-	// again until as many have if warmPairs others have the large buffers then. A
-	// receiver who never reads gets no further than the sockets' buffers, and those
-	// who stop later are few, so that a thousand of them do not hold a quarter of a
-	// gigabyte (cases 45 and 46).
+	// again until as many have if warmPairs others have the large buffers then: a
+	// record of TLS. A receiver who never reads gets no further than the sockets'
+	// buffers, and those who stop later are few, so that a thousand of them do not
+	// hold a quarter of a gigabyte (cases 45 and 46).
 	slowBuffer = 16 << 10
-	warmBytes  = 16 << 20
+	warmBytes  = 1 << 20
+	// fastBytes have to pass in stalledAfter where a lane has a use for large buffers.
+	fastBytes = 16 << 20
 	// unknownBuffer is what is waited for of a body of unknown length.
 	unknownBuffer = 128 << 10
 )

@@ -66,10 +66,10 @@ func TestSlowLanesStayCold(t *testing.T) {
 		took  time.Duration
 		want  bool
 	}{
-		{warmBytes, stalledAfter, true},
-		{warmBytes, stalledAfter + time.Second, false},
-		{warmBytes / 100, stalledAfter, false},
-		{warmBytes / 2, stalledAfter / 4, true},
+		{fastBytes, stalledAfter, true},
+		{fastBytes, stalledAfter + time.Second, false},
+		{fastBytes / 100, stalledAfter, false},
+		{fastBytes / 2, stalledAfter / 4, true},
 	} {
 		if got := isFast(c.bytes, c.took); got != c.want {
 			t.Errorf("%d bytes in %v: fast %t, want %t", c.bytes, c.took, got, c.want)
