@@ -152,10 +152,7 @@ func (t *transfer) passCold(r *ring, u *upLane, d *downLane, at *pace, drop, n i
 		if res.dropped < drop {
 			p = buf[:min(slowBuffer, drop-res.dropped)]
 		}
-		m, err := 0, errStopped
-		if !r.isStopped() {
-			m, err = body.Read(p)
-		}
+		m, err := body.Read(p)
 		if res.dropped < drop {
 			res.dropped += int64(m)
 		} else if m > 0 {
