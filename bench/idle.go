@@ -26,7 +26,7 @@ func (b *bench) idle() {
 			{Name: "KiB each, of the second half"}, {Name: "MiB at 100,000, by the slope"},
 		},
 		Notes: []string{
-			"The server's resident size (VmRSS), less that without sessions, when it has stopped changing. A server is started anew for each round; what the kernel holds for a connection is not in it. A Go server's size includes garbage that it has not given back.",
+			"The server's resident size (VmRSS), less that without sessions, 15 s later at the earliest and when it has stopped changing. A server is started anew for each round; what the kernel holds for a connection is not in it. A Go server's size includes garbage that it has not given back.",
 			"**Bare**: a Go TLS server that accepts, completes the handshake and waits for a byte with a goroutine for each connection.",
 			"**Dian**: a session with role `listen`. **NATS**: CONNECT and one subscription. **mosquitto**: CONNECT and one subscription with QoS 1.",
 		},
@@ -106,9 +106,14 @@ func (b *bench) idleRound(t *table, server *process, load, at string, half, all 
 	}, nil
 }
 
+// settleTime is how long a server has, after the last login, to give memory back that
+// the logins have left.
+const settleTime = 15 * time.Second
+
 // settled is the resident size when it has not changed by a hundredth for three
-// seconds, or after 30.
+// seconds, or after 30; at the earliest after settleTime.
 func (p *process) settled() (int64, error) {
+	time.Sleep(settleTime)
 	last, same := int64(0), 0
 	for range 30 {
 		size, err := p.resident()

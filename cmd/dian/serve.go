@@ -87,6 +87,7 @@ func (c *serveCmd) serve(ctx context.Context, con *console, config *server.Confi
 	defer running.Wait()
 	ctx, end := context.WithCancel(ctx)
 	defer end()
+	running.Go(func() { giveBackMemory(ctx) })
 	running.Go(func() { c.reloadOnSignal(ctx, hangups, relay, config.Room, config.Logger) })
 	if metrics != nil {
 		running.Go(func() { serveMetrics(ctx, relay, metrics, config.Logger) })
