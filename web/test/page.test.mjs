@@ -102,6 +102,86 @@ test("a file arrives with the same bytes, is saved and removed", async () => {
   await bob.getByText("removed from this browser").first().waitFor();
 });
 
+/** What is dragged or pasted: files [name, text], or a text. */
+const carried = (page, what) => page.evaluateHandle((x) => {
+  const data = new DataTransfer();
+  if (typeof x === "string") data.setData("text/plain", x);
+  else for (const [name, content] of x) data.items.add(new File([content], name, { type: "text/plain" }));
+  return data;
+}, what);
+/** Drags it over an element, and lets it go if `ends` says so. */
+async function drag(page, selector, what, ends = true) {
+  const dataTransfer = await carried(page, what);
+  for (const event of ["dragenter", "dragover", ...(ends ? ["drop"] : ["dragleave"])]) await page.dispatchEvent(selector, event, { dataTransfer });
+}
+
+test("files are dropped on a name and on a talk", async () => {
+  await bob.evaluate(() => [...document.querySelectorAll(".person")].find((p) => p.textContent.includes("alice")).setAttribute("data-test", "alice"));
+  const [name, talk] = [".person[data-test=alice]", ".talk-col"];
+  const dataTransfer = await carried(bob, [["x.txt", "x"]]);
+  await bob.dispatchEvent(name, "dragenter", { dataTransfer });
+  await bob.locator(`${name}.dropping`).waitFor();
+  await bob.dispatchEvent(name, "dragleave", { dataTransfer });
+  assert.equal(await bob.locator(".dropping").count(), 0);
+  await drag(bob, name, "a text is not a file");
+  assert.equal(await bob.locator(".dropping").count(), 0);
+  await drag(bob, name, [["one.txt", "1"], ["two 点.txt", "22"]]);
+  for (const file of ["one.txt", "two 点.txt"]) {
+    await alice.getByRole("button", { name: `Accept: ${file}` }).click();
+    await ended(bob, file, "done");
+  }
+  assert.equal((await saved(alice, "two 点.txt")).sum, sum("22"));
+  await drag(bob, talk, [["three.txt", "333"]]);
+  await alice.getByRole("button", { name: "Accept: three.txt" }).click();
+  await ended(bob, "three.txt", "done");
+  assert.equal(await bob.locator(".dropping").count(), 0);
+  assert.equal(await bob.locator(".talk .card", { hasText: "text is not" }).count(), 0);
+});
+
+test("files are pasted into the message, and text stays text", async () => {
+  const paste = async (what) => bob.locator("#message").evaluate((el, data) => {
+    const event = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+    el.dispatchEvent(event);
+    return event.defaultPrevented;
+  }, await carried(bob, what));
+  assert.equal(await paste("only text"), false, "the browser pastes text itself");
+  assert.equal(await paste([["screenshot.png", "png"]]), true);
+  await alice.getByRole("button", { name: "Accept: screenshot.png" }).click();
+  await ended(bob, "screenshot.png", "done");
+});
+
+test("a file goes to the place that was chosen; a dialog that is closed answers nothing", async () => {
+  const content = randomBytes(5 << 20);
+  const carol = await b.context.newPage();
+  await carol.addInitScript(() => {
+    window.dialog = { closed: true, names: [] };
+    window.showSaveFilePicker = async ({ suggestedName }) => {
+      window.dialog.names.push(suggestedName);
+      if (window.dialog.closed) throw new DOMException("The user aborted a request.", "AbortError");
+      return (await navigator.storage.getDirectory()).getFileHandle("chosen", { create: true });
+    };
+  });
+  await carol.goto(r.url);
+  await signIn(carol, "carol");
+  await choose(alice, "carol");
+  await attach(alice, { name: "<choose>.bin", mimeType: "application/x-thing", buffer: content });
+  const button = carol.getByRole("button", { name: /^Save to…: / });
+  await button.click();
+  await carol.waitForFunction(() => window.dialog.names.length === 1);
+  await carol.evaluate(() => (window.dialog.closed = false));
+  await button.click(); // the offer stands
+  await ended(alice, "choose", "done");
+  await ended(carol, "choose", "done");
+  const [names, kept] = await carol.evaluate(async () => {
+    const file = await (await (await navigator.storage.getDirectory()).getFileHandle("chosen")).getFile();
+    return [window.dialog.names, [...new Uint8Array(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()))].map((x) => x.toString(16).padStart(2, "0")).join("")];
+  });
+  assert.deepEqual(names, ["_choose_.bin", "_choose_.bin"]);
+  assert.equal(kept, sum(content));
+  await carol.close();
+  await choose(alice, "bob");
+});
+
 test("names and texts of others are text, and nothing turns around", async () => {
   const name = "<img src=x onerror=document.title='owned'>\u202egpj.exe";
   await attach(alice, { name, mimeType: "text/html", buffer: Buffer.from("<script>document.title='owned'</script>") });

@@ -16,6 +16,7 @@ const types = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", "
 export async function pages(t) {
   const server = createServer(async (request, response) => {
     const path = normalize(new URL(request.url, "http://x").pathname);
+    if (path === "/empty.html") return void response.writeHead(200, { "Content-Type": types[".html"] }).end("<title>empty</title>");
     const file = path === "/" ? join(here, "page.html") : path === "/page.mjs" ? join(here, "page.mjs") : join(here, "..", path);
     try {
       let text = await readFile(file, "utf8");
@@ -30,10 +31,10 @@ export async function pages(t) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-export async function browser(t) {
+export async function browser(t, options = {}) {
   const dir = await folder(t);
   const context = await chromium.launchPersistentContext(dir, {
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, acceptDownloads: true,
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, acceptDownloads: true, ...options,
     args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync", "--js-flags=--expose-gc"],
   });

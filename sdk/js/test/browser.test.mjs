@@ -1,6 +1,5 @@
 // Two pages in Chromium and the CLI, through one relay.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { browser, open, pages } from "./browser.mjs";
@@ -40,6 +39,13 @@ test("the SDK in Chromium", async (t) => {
   const into = join(dir, "into");
   const listen = run(dian, ["listen", "--user", "gopher", "--server", r.url, "--json", "--dir", into]);
   after(t, () => listen.stop());
+
+  // One whose token ends while the others are tested.
+  const renewing = await page();
+  const began = Date.now();
+  await renewing.evaluate(async ([u, first, next]) => {
+    state.client = await sdk.connect(u, { token: first, on: { cmdData() {}, tokenWillExpire: () => void state.client.updateToken(next) } });
+  }, [r.url, token("renewing", "--ttl", "32s"), token("renewing")]);
 
   await t.test("all three kinds go between two pages and the CLI, both ways, 300 MiB with the same hash", async () => {
     const [a, b] = [await page(), await page()];
@@ -204,6 +210,92 @@ test("the SDK in Chromium", async (t) => {
     await drop(a, b);
   });
 
+  await t.test("a handle that the person chose gets the file whole, or nothing of it", async () => {
+    const [a, b] = [await page(), await page()];
+    await login(a, r, "alice");
+    await login(b, r, "bob", "to");
+    const first = await sendFile(a, big, "bob");
+    await going(a, first);
+    assert.equal(await a.evaluate((i) => state.client.cancelSend(i), first), true);
+    await b.waitForFunction((i) => seen("cancelSend", i).length === 1, first);
+    assert.equal((await b.evaluate(() => inChosen())).size, 0, "something of a cancelled file");
+    const id = await sendFile(a, mid, "bob");
+    assert.deepEqual(code(await result(a, id)), [0, "stored"]);
+    assert.deepEqual(await b.evaluate(() => inChosen()), { size: 128 << 20, sum: midSum });
+    assert.equal((await seen(b, "fileData", id))[0].receipt, "stored");
+    await drop(a, b);
+  });
+
+  await t.test("the screen stays on while something is sent, if the application does not mind", async () => {
+    const [a, b] = [await page(), await page()];
+    await login(a, r, "alice");
+    await login(b, r, "bob");
+    const locks = () => a.evaluate(() => state.locks);
+    await a.evaluate(() => countLocks());
+    const id = await sendFile(a, big, "bob");
+    await going(a, id);
+    assert.deepEqual(await locks(), { asked: 1, held: 1 });
+    const other = await sendFile(a, mid, "bob");
+    assert.deepEqual(code(await result(a, id)), [0, "stored"]);
+    assert.deepEqual(code(await result(a, other)), [0, "stored"]);
+    await until(async () => (await locks()).held === 0);
+    assert.equal((await locks()).asked, 1, "one lock is enough for two files");
+    await a.evaluate(() => state.client.close());
+    await login(a, r, "alice", "accept", { wakeLock: false });
+    assert.deepEqual(code(await result(a, await sendFile(a, mid, "bob"))), [0, "stored"]);
+    assert.equal((await locks()).asked, 1);
+    await drop(a, b);
+  });
+
+  await t.test("a page that comes back from the browser's cache is online again, and goes on", async () => {
+    const cached = await browser(t, { ignoreDefaultArgs: ["--disable-back-forward-cache"] });
+    const [a, b] = [await open(cached, origin, faults), await page()];
+    await login(a, r, "alice");
+    await login(b, r, "bob");
+    assert.deepEqual(code(await result(a, await sendFile(a, mid, "bob"))), [0, "stored"]);
+    const before = await a.evaluate(() => (window.marked = state.log.length));
+    await a.goto(`${origin}/empty.html`);
+    await a.goBack({ waitUntil: "commit" }); // there is no load
+    await a.waitForFunction(() => document.title === "ready");
+    assert.equal(await a.evaluate(() => window.marked), before, "the page was loaded anew: nothing is seen here");
+    await a.waitForFunction(() => state.client.online);
+    assert.equal((await a.evaluate(async () => (await state.client.sendCmd("bob", "back").result).code)), 0);
+    assert.deepEqual(code(await result(a, await sendFile(a, mid, "bob"))), [0, "stored"]);
+    await drop(a, b);
+    await cached.close();
+  });
+
+  await t.test("the old names of a video-conference SDK", async () => {
+    const [a, b] = [await page(), await page()];
+    for (const [p, user] of [[a, "alice"], [b, "bob"]]) {
+      await p.evaluate(async ([u, k]) => {
+        const { PointToPoint, webNames } = await import("/dist/compat.js");
+        const p2p = new PointToPoint(sdk.connect);
+        Object.assign(globalThis, webNames(p2p, "CRVideo_"));
+        state.log = [];
+        for (const name of ["SendCmdRslt", "SendBufferRslt", "SendFileRslt", "NotifyCmdData", "NotifyBufferData"]) globalThis[`CRVideo_${name}`].callback = (...args) => state.log.push([name, ...args]);
+        globalThis.CRVideo_NotifyFileData.callback = async (source, tmpFile, orgFileName) => state.log.push(["NotifyFileData", source, orgFileName, await tmpFile.text()]);
+        if (await p2p.login(u, { token: k }) !== CRVideo_NOERR) throw new Error("login");
+        state.client = p2p.client;
+      }, [r.url, token(user)]);
+    }
+    const log = (p, name) => until(() => p.evaluate((n) => state.log.find((e) => e[0] === n)?.map((x) => (x instanceof Uint8Array ? x.length : x)), name));
+    const sent = await a.evaluate(() => [CRVideo_SendCmd("bob", "hi 点", "c"), CRVideo_SendBuffer("bob", new Uint8Array(70_000), "b"), CRVideo_SendFile("bob", new File(["12345"], "a.txt"), "f")]);
+    assert.deepEqual(await log(a, "SendCmdRslt"), ["SendCmdRslt", sent[0], 0, "c"]);
+    assert.deepEqual(await log(a, "SendBufferRslt"), ["SendBufferRslt", sent[1], 0, "b"]);
+    assert.deepEqual(await log(a, "SendFileRslt"), ["SendFileRslt", sent[2], "a.txt", 0, "f"]);
+    assert.deepEqual((await log(b, "NotifyCmdData")).slice(0, 3), ["NotifyCmdData", "alice", "hi 点"]);
+    assert.deepEqual((await log(b, "NotifyBufferData")).slice(0, 3), ["NotifyBufferData", "alice", 70_000]);
+    assert.deepEqual(await log(b, "NotifyFileData"), ["NotifyFileData", "alice", "a.txt", "12345"]);
+    await drop(a, b);
+  });
+
+  await t.test("a token that was renewed in time", async () => {
+    await new Promise((resolve) => setTimeout(resolve, began + 34_000 - Date.now()));
+    assert.equal(await renewing.evaluate(() => state.client.online), true);
+    assert.equal(await renewing.evaluate(async () => (await state.client.sendCmd("renewing", "me").result).code), 0);
+    await drop(renewing);
+  });
+
   assert.deepEqual(faults, []);
-  void readFile; void until;
 });

@@ -2,6 +2,15 @@
 import * as sdk from "/dist/index.js";
 
 const state = { log: [], tasks: {}, offers: {}, client: undefined };
+/** A handle, as a person would choose one in the browser's dialog. */
+const chosen = async () => (await navigator.storage.getDirectory()).getFileHandle("chosen.bin", { create: true });
+/** The hash of a Blob, without having all of it in memory. */
+async function sumOf(blob) {
+  const { createSHA256 } = await import("/node_modules/hash-wasm/dist/index.esm.js");
+  const h = (await createSHA256()).init();
+  for (let at = 0; at < blob.size; at += 4 << 20) h.update(new Uint8Array(await blob.slice(at, at + (4 << 20)).arrayBuffer()));
+  return h.digest("hex");
+}
 const plain = (e) => (e === undefined ? undefined : { code: e.code, origin: e.origin, detail: e.detail });
 
 Object.assign(window, {
@@ -19,6 +28,7 @@ Object.assign(window, {
         if (accept === "accept") offer.accept();
         else if (accept === "refuse") offer.refuse(4711, "not today");
         else if (accept === "download") offer.acceptDownload();
+        else if (accept === "to") chosen().then((handle) => offer.acceptTo(handle));
       },
     });
     return state.client.user;
@@ -35,12 +45,25 @@ Object.assign(window, {
   },
   progress: (id) => state.tasks[id].progress.sent,
   async digestOf(sendId) {
-    const f = (await state.client.files()).find((x) => x.sendId === sendId);
-    const { createSHA256 } = await import("/node_modules/hash-wasm/dist/index.esm.js");
-    const h = (await createSHA256()).init();
-    const blob = await f.blob();
-    for (let at = 0; at < blob.size; at += 4 << 20) h.update(new Uint8Array(await blob.slice(at, at + (4 << 20)).arrayBuffer()));
-    return h.digest("hex");
+    return sumOf(await (await state.client.files()).find((x) => x.sendId === sendId).blob());
+  },
+  /** What is in the handle that was chosen. */
+  async inChosen() {
+    const file = await (await chosen()).getFile();
+    return { size: file.size, sum: await sumOf(file) };
+  },
+  /** Counts the screen locks that are asked for and not given back, in place of the browser's. */
+  countLocks() {
+    state.locks = { asked: 0, held: 0 };
+    navigator.wakeLock.request = async () => {
+      let held = true;
+      state.locks.asked++;
+      state.locks.held++;
+      return { async release() {
+        if (held) state.locks.held--;
+        held = false;
+      } };
+    };
   },
   /** How much of a transfer is written down, in whichever place of this origin. */
   async journal(sendId) {
