@@ -93,6 +93,7 @@ func (b *bench) idleRound(t *table, server *process, load, at string, half, all 
 			return nil, err
 		}
 		defer l.kill()
+		time.Sleep(settleTime)
 		size, err := server.settled()
 		if err != nil {
 			return nil, err
@@ -111,9 +112,8 @@ func (b *bench) idleRound(t *table, server *process, load, at string, half, all 
 const settleTime = 15 * time.Second
 
 // settled is the resident size when it has not changed by a hundredth for three
-// seconds, or after 30; at the earliest after settleTime.
+// seconds, or after 30.
 func (p *process) settled() (int64, error) {
-	time.Sleep(settleTime)
 	last, same := int64(0), 0
 	for range 30 {
 		size, err := p.resident()
