@@ -324,12 +324,16 @@ func (c *Client) notify(fn func()) { c.events.notify(fn) }
 
 // go_ starts a goroutine that Close waits for. c.ctx ends it. Once Close waits
 // there are no new ones: what they would have done is over.
-func (c *Client) go_(fn func()) {
+func (c *Client) go_(fn func()) { c.begin(fn) }
+
+// begin is go_, and reports whether fn runs.
+func (c *Client) begin(fn func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.stopped {
 		c.running.Go(fn)
 	}
+	return !c.stopped
 }
 
 // sendFrame queues f on the session. An error means that there is no session:
@@ -384,6 +388,13 @@ func (c *Client) http() *http.Client { return c.net.lanes }
 
 // laneURL returns the absolute URL of a lane's path.
 func (c *Client) laneURL(path string) string { return c.net.laneURL(c.welcome().GetLaneBase(), path) }
+
+// prepareLane dials a lane's connection beside an offer.
+func (c *Client) prepareLane() {
+	c.net.prepareLane(c.laneURL(""), func(fn func(context.Context)) bool {
+		return c.begin(func() { fn(c.ctx) })
+	})
+}
 
 // bearer returns a token for a lane's Authorization header.
 func (c *Client) bearer(ctx context.Context) (string, error) { return c.tokens.bearer(ctx) }

@@ -32,6 +32,7 @@ type network struct {
 	dialer *websocket.Dialer
 	lanes  *http.Client
 	own    *http.Transport // of lanes, to be closed; nil if the application gave one of another kind
+	ahead  ahead
 }
 
 // newNetwork reads the server's URL and the options that belong to it.
@@ -94,12 +95,14 @@ func newNetwork(server string, o *options) (*network, error) {
 		WriteBufferPool:   link.WriteBuffers,
 	}
 	if ok {
-		laneDials(t)
+		laneDials(t, &n.ahead)
 	}
 	return n, nil
 }
 
 func (n *network) close() {
+	n.ahead.close()
+	n.ahead.close()
 	if n.own != nil {
 		n.own.CloseIdleConnections()
 	}

@@ -80,6 +80,7 @@ func (c *Client) laneAnswer(request *http.Request) transfer.SenderLaneEnded {
 			e.End, e.Offset = transfer.LaneConfirmed, offset
 		}
 		io.CopyN(io.Discard, response.Body, problemMost)
+		c.net.ahead.keeps()
 		return e
 	case status == http.StatusConflict:
 		e.End = transfer.LaneConflict
@@ -174,6 +175,7 @@ func (c *Client) downLane(ctx context.Context, d downRequest) (transfer.LaneEnd,
 	case err != nil:
 		return transfer.LaneBroken, etag, err
 	case n == length:
+		c.net.ahead.keeps()
 		return transfer.LaneWhole, etag, nil
 	}
 	return transfer.LaneBroken, etag, nil

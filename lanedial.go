@@ -58,8 +58,9 @@ func (c *laneConn) write(p []byte) (int, error) {
 }
 
 // laneDials makes t's connections laneConns, where the application has not said
-// how to dial. By way of an HTTPS proxy net/http does the TLS itself.
-func laneDials(t *http.Transport) {
+// how to dial, and gives a lane what a has dialled ahead. By way of an HTTPS proxy
+// net/http does the TLS itself.
+func laneDials(t *http.Transport, a *ahead) {
 	dialRaw := t.DialContext
 	if dialRaw == nil {
 		dialRaw = new(net.Dialer).DialContext
@@ -72,43 +73,50 @@ func laneDials(t *http.Transport) {
 		return conn, err
 	}
 	if t.DialTLSContext == nil {
-		secure := t.TLSClientConfig.Clone()
-		if secure == nil {
-			secure = &tls.Config{NextProtos: []string{"http/1.1"}}
-		}
-		timeout := cmp.Or(t.TLSHandshakeTimeout, handshakeTime)
-		t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			raw, err := dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			cfg := secure
-			if cfg.ServerName == "" {
-				host, _, err := net.SplitHostPort(addr)
-				if err != nil {
-					raw.Close()
-					return nil, err
-				}
-				cfg = cfg.Clone()
-				cfg.ServerName = host
-			}
-			below := cork.New(raw)
-			conn := tls.Client(below, cfg)
-			ctx, cancel := context.WithTimeout(ctx, timeout)
-			defer cancel()
-			if err := conn.HandshakeContext(ctx); err != nil {
-				raw.Close()
-				return nil, err
-			}
-			below.ReadAhead(true)
-			return &laneConn{conn, below}, nil
-		}
+		a.dialTLS = dialsTLS(t, dial)
+		t.DialTLSContext = a.first("https", a.dialTLS)
 	}
-	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+	a.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		raw, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
 		return &laneConn{raw, nil}, nil
+	}
+	t.DialContext = a.first("http", a.dial)
+}
+
+// dialsTLS returns a dial with t's TLS, with a cork below it.
+func dialsTLS(t *http.Transport, dial dialFunc) dialFunc {
+	secure := t.TLSClientConfig.Clone()
+	if secure == nil {
+		secure = &tls.Config{NextProtos: []string{"http/1.1"}}
+	}
+	timeout := cmp.Or(t.TLSHandshakeTimeout, handshakeTime)
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		raw, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		cfg := secure
+		if cfg.ServerName == "" {
+			host, _, err := net.SplitHostPort(addr)
+			if err != nil {
+				raw.Close()
+				return nil, err
+			}
+			cfg = cfg.Clone()
+			cfg.ServerName = host
+		}
+		below := cork.New(raw)
+		conn := tls.Client(below, cfg)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		if err := conn.HandshakeContext(ctx); err != nil {
+			raw.Close()
+			return nil, err
+		}
+		below.ReadAhead(true)
+		return &laneConn{conn, below}, nil
 	}
 }

@@ -27,7 +27,7 @@ func TestLanesBoundWhatIsUnsent(t *testing.T) {
 				conn, err = new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
 				return conn, err
 			}
-			laneDials(transport)
+			laneDials(transport, new(ahead))
 			resp, err := (&http.Client{Transport: transport}).Get(srv.URL)
 			if err != nil {
 				t.Fatal(err)

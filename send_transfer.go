@@ -180,6 +180,9 @@ func (x *outTransfer) do(a transfer.SenderAction) {
 		}
 		x.offer.Resent = a.Resent
 		x.send(&wire.Frame{Body: &wire.Frame_Offer{Offer: x.offer}})
+		if !x.small {
+			c.prepareLane()
+		}
 	case transfer.SenderSendFinish:
 		x.send(&wire.Frame{Body: &wire.Frame_Finish{Finish: &wire.Finish{Transfer: x.m.Transfer(), Digest: x.digest}}})
 	case transfer.SenderSendAck:
