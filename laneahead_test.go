@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,10 +13,10 @@ import (
 // fakeConn is a connection that can be closed.
 type fakeConn struct {
 	net.Conn
-	closed int
+	closed atomic.Int32
 }
 
-func (c *fakeConn) Close() error { c.closed++; return nil }
+func (c *fakeConn) Close() error { c.closed.Add(1); return nil }
 
 const there = "https relay.test:443"
 
@@ -48,11 +49,11 @@ func TestWhatWasDialledAheadIsTakenOnce(t *testing.T) {
 			t.Error("it was given away twice")
 		}
 		time.Sleep(2 * aheadFresh)
-		if conn.closed != 0 {
+		if conn.closed.Load() != 0 {
 			t.Error("it was closed, and it is a lane's")
 		}
 		a.close()
-		if conn.closed != 0 {
+		if conn.closed.Load() != 0 {
 			t.Error("the end has closed a lane's connection")
 		}
 	})
@@ -63,12 +64,12 @@ func TestWhatNoLaneWantsIsClosed(t *testing.T) {
 		var a ahead
 		conn := dialAhead(t, &a)
 		time.Sleep(aheadFresh - time.Millisecond)
-		if conn.closed != 0 {
+		if conn.closed.Load() != 0 {
 			t.Error("closed too early")
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if conn.closed != 1 {
+		if conn.closed.Load() != 1 {
 			t.Error("it is open after its time")
 		}
 		if got := a.take(t.Context(), there); got != nil {
@@ -76,12 +77,12 @@ func TestWhatNoLaneWantsIsClosed(t *testing.T) {
 		}
 		conn = dialAhead(t, &a)
 		a.close()
-		if conn.closed != 1 || a.want(there) != nil {
+		if conn.closed.Load() != 1 || a.want(there) != nil {
 			t.Error("the end has not ended it")
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if conn.closed != 1 {
+		if conn.closed.Load() != 1 {
 			t.Error("closed twice")
 		}
 	})
@@ -125,7 +126,7 @@ func TestWhoWaitsForADialGetsItOrDials(t *testing.T) {
 		a.have(c, conn, nil)
 		time.Sleep(aheadFresh)
 		synctest.Wait()
-		if conn.closed != 1 {
+		if conn.closed.Load() != 1 {
 			t.Error("who gave up keeps it open")
 		}
 	})
