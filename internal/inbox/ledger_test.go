@@ -187,6 +187,7 @@ func TestManySmallFilesShareTheirFlushes(t *testing.T) {
 		counts := map[string]int{}
 		gate := make(chan struct{})
 		reached := make(chan struct{})
+		var first sync.Once
 		b := openDisk(t, memdisk.Hook(lossy, func(op, name string) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -195,11 +196,10 @@ func TestManySmallFilesShareTheirFlushes(t *testing.T) {
 				op += name[max(0, len(name)-5):]
 			case "move":
 				mu.Unlock()
-				select {
-				case reached <- struct{}{}: // the first one holds the committer until all wait
+				first.Do(func() { // it holds the committer until all wait
+					close(reached)
 					<-gate
-				default:
-				}
+				})
 				mu.Lock()
 			}
 			counts[op]++
