@@ -181,7 +181,7 @@ test("a transfer goes on after the relay was killed and started again", async (t
 test("a receiver that is killed goes on from its journal in its next life", async (t) => {
   const r = await relay(t);
   const dir = await folder(t);
-  const path = await content(join(await folder(t), "big.bin"), 192 << 20);
+  const path = await content(join(await folder(t), "big.bin"), 640 << 20); // long enough to be killed in the middle
   const first = peer(t, "receive", r.url, token("bob"), dir);
   await first.event((e) => e.event === "ready");
   const alice = await login(t, r, "alice", { sendOnly: true });
