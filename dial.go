@@ -102,7 +102,6 @@ func newNetwork(server string, o *options) (*network, error) {
 
 func (n *network) close() {
 	n.ahead.close()
-	n.ahead.close()
 	if n.own != nil {
 		n.own.CloseIdleConnections()
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	aheadIdle  = 90 * time.Second // for so long its connection is expected to be there still
+	aheadIdle  = 90 * time.Second // for so long after a lane its connection is expected to be there still
 	aheadFresh = 4 * time.Second  // a connection that no lane wants is given up: servers soon close one without a request
 )
 

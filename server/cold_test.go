@@ -47,7 +47,7 @@ func TestColdLaneCounts(t *testing.T) {
 			tr := &transfer{ts: ts}
 			w := fullWriter{httptest.NewRecorder(), c.takes}
 			d := &downLane{w: w, control: http.NewResponseController(w)}
-			u := &upLane{lane: lane{stopped: make(chan struct{})}, r: httptest.NewRequest("PATCH", "/", bytes.NewReader(content))}
+			u := &upLane{lane: lane{stopped: make(chan struct{})}, control: http.NewResponseController(w), r: httptest.NewRequest("PATCH", "/", bytes.NewReader(content))}
 			var r ring
 			r.init()
 			if c.stops {
@@ -57,6 +57,9 @@ func TestColdLaneCounts(t *testing.T) {
 			want := copied{min(c.drop, int64(len(content))), c.written, c.up, c.down}
 			if got != want {
 				t.Errorf("got %+v, want %+v", got, want)
+			}
+			if broken := c.down == errFull; u.interrupted.Load() != broken {
+				t.Errorf("the body is given up: %t, want %t", !broken, broken)
 			}
 			if u.passed != c.written {
 				t.Errorf("%d bytes are known to have passed, want %d", u.passed, c.written)

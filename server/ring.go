@@ -161,6 +161,7 @@ func (t *transfer) passCold(r *ring, u *upLane, d *downLane, at *pace, drop, n i
 			u.pass(at, written)
 			if err = cmp.Or(err, d.flush()); err != nil {
 				res.down = err
+				u.interrupt() // as in pass: the answer must not wait for the rest of the body
 				return res
 			}
 		}
