@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
 	"runtime"
@@ -45,7 +46,7 @@ func (f adminFile) settings() Admin {
 	return Admin{Listen: f.Listen, TokenFile: f.TokenFile, ClientCAFile: f.ClientCA, Pprof: f.Pprof}
 }
 
-// recordFiles returns the settings of audit, admin and revocations that name files,
+// recordFiles returns the settings of audit, admin, revocations and cluster that name files,
 // by their variables. A socket's path is one too.
 func (c *Config) recordFiles() map[string]*string {
 	files := map[string]*string{
@@ -53,6 +54,7 @@ func (c *Config) recordFiles() map[string]*string {
 		"DIAN_REVOCATIONS_FILE": &c.RevocationsFile, "DIAN_AUDIT_USER_KEY_FILE": &c.Audit.UserKeyFile,
 		"DIAN_AUDIT_FILE": &c.Audit.File, "DIAN_ADMIN_LISTEN": &c.Admin.Listen,
 	}
+	maps.Copy(files, c.Cluster.files())
 	if c.Audit.File == auditStdout {
 		files["DIAN_AUDIT_FILE"] = new(string)
 	}

@@ -116,6 +116,7 @@ func (s *Server) revokeNow(v Revocation) (result RevokeResult, fresh bool, err e
 	if errors.Is(err, errTooManyRevocations) {
 		return result, false, &wire.Error{Code: wire.OverLimit, Detail: err.Error()}
 	}
+	s.cluster.revoked([]Revocation{kept})
 	result = RevokeResult{Revocation: kept, Ended: s.distrust(), Kept: err == nil && s.revoked.path != ""}
 	switch {
 	case err != nil:
@@ -173,6 +174,7 @@ func (a *admin) lift(w http.ResponseWriter, r *http.Request, act *actRecord) err
 	case !found:
 		return &wire.Error{Code: wire.BadSendID, Detail: "there is no such revocation"}
 	}
+	a.srv.cluster.revoked(nil, id)
 	writeAdmin(w, http.StatusOK, lifted)
 	return nil
 }

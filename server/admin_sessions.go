@@ -72,6 +72,18 @@ func (a *admin) sessions(w http.ResponseWriter, r *http.Request, act *actRecord)
 	return nil
 }
 
+// kickUser ends the sessions of a user, or the one of that number, by an operator's
+// wish, and returns how many those were.
+func (s *Server) kickUser(p place, number uint64) (kicked int) {
+	for _, sess := range s.all() {
+		if sess.app == p.app && sess.user == p.user && (number == 0 || number == sess.id) && sess.live() {
+			sess.kick(adminOperator)
+			kicked++
+		}
+	}
+	return kicked
+}
+
 // kickRequest is the body of POST /admin/v1/kick.
 type kickRequest struct {
 	App     string `json:"app"`
@@ -98,11 +110,9 @@ func (a *admin) kick(w http.ResponseWriter, r *http.Request, act *actRecord) err
 	}
 	act.app, act.user, act.session = k.App, k.User, k.Session
 	var result KickResult
-	for _, s := range a.srv.all() {
-		if s.app == k.App && s.user == k.User && (k.Session == 0 || k.Session == s.id) && s.live() {
-			s.kick(adminOperator)
-			result.Kicked++
-		}
+	result.Kicked = a.srv.kickUser(place{k.App, k.User}, k.Session)
+	if k.Session == 0 { // numbers are each node's own
+		result.Kicked += a.srv.cluster.kick(place{k.App, k.User})
 	}
 	act.count = int64(result.Kicked)
 	if result.Kicked == 0 {

@@ -97,6 +97,7 @@ type trail struct {
 	from, to string // addresses
 	inlined  bool   // the content is in the offer
 	replaced bool   // another place is asked: the task goes on in another transfer
+	moved    bool   // it goes on at another node of the cluster
 	had      bool   // the receiver had it, or had ended it, before it was asked
 	copied   int64  // bytes of lanes
 	rate     speed
@@ -135,7 +136,7 @@ func (t *transfer) auditEndLocked() {
 	v := t.m.Verdict()
 	task := t.taskLocked()
 	unknown := t.m.Forgotten() && v.Code == wire.BadSendID
-	if t.trail.replaced || unknown && !t.what.HTTP {
+	if t.trail.replaced || t.trail.moved || unknown && !t.what.HTTP {
 		// Its sender offers it again.
 		a.noResult(task, outcomeForgotten, wire.BadSendID)
 		return

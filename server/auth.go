@@ -38,6 +38,8 @@ type claims struct {
 	marks  [2]tokenMark // what a revocation may name it by: its text's, its jti's or none
 
 	address string // who showed it, for audit and admin; see clientAddr
+
+	elsewhere bool // another node has verified it, and asks what it may do; see far
 }
 
 // keyring knows the keys of all apps. Its methods may be called at the same time

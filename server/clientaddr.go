@@ -14,6 +14,9 @@ import (
 // any header it likes, so if what is said cannot be read, or two headers say
 // different things, the connection's address counts.
 func (s *Server) clientAddr(r *http.Request) netip.Addr {
+	if c := carriedFrom(r); c != nil {
+		return c.client // another node has asked its own connection
+	}
 	at := addrOf(r.RemoteAddr)
 	trusted := s.quota.policy.Load().trusted
 	if len(trusted) == 0 || !within(trusted, at) {

@@ -91,7 +91,10 @@ func (s *session) forward(f *wire.Frame, c *wire.Command) *wire.Error {
 		return refusal
 	}
 	if s.target == nil || s.target.user != c.Target || !s.target.live() {
-		s.aim(s.srv.listener(s.app, c.Target))
+		s.aim(s.srv.reach(s.app, c.Target))
+	}
+	if s.target == nil && s.forwardLater(c, size) {
+		return nil
 	}
 	refusal := s.srv.pass(f, c, s.peer, s, s.link, size, s.target, s.targetShare)
 	if refusal != nil {
@@ -161,7 +164,12 @@ func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from co
 	s.commands.pending.Add(1)
 	to.party.keep(commandOverhead)
 	c.Source, c.Ref = source, ref
-	err := to.link.SendBy(by, f)
+	var err error
+	if to.far != nil {
+		err = to.far.deliver(to, c, from)
+	} else {
+		err = to.link.SendBy(by, f)
+	}
 	if err == nil {
 		return nil
 	}

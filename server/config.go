@@ -87,6 +87,9 @@ type Config struct {
 	// Audit is where a line for each finished task goes; by default nowhere.
 	Audit Audit
 
+	// Cluster joins this server with others; by default it stands alone.
+	Cluster Cluster
+
 	// RevocationsFile keeps the revocations over a restart. It is made if it is
 	// not there. Empty: they are forgotten.
 	RevocationsFile string
@@ -194,6 +197,9 @@ func (c *Config) Check() error {
 		}
 	}
 	if err := c.checkRecords(); err != nil {
+		return err
+	}
+	if err := c.Cluster.check(c.Dev); err != nil {
 		return err
 	}
 	return c.checkListeners()

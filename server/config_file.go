@@ -46,6 +46,8 @@ type configFile struct {
 	Audit auditFile `yaml:"audit"`
 	Admin adminFile `yaml:",inline"`
 
+	Cluster clusterFile `yaml:"cluster"`
+
 	Apps []appFile `yaml:"apps"`
 }
 
@@ -148,7 +150,8 @@ func (s configSource) config(f configFile) (Config, error) {
 func (f configFile) settings() Config {
 	return Config{
 		Audit: f.Audit.settings(), Admin: f.Admin.settings(), RevocationsFile: f.Admin.RevocationsFile,
-		Listen: f.Listen, MetricsListen: f.MetricsListen,
+		Cluster: f.Cluster.settings(),
+		Listen:  f.Listen, MetricsListen: f.MetricsListen,
 		TLS:    TLS{CertFile: f.TLS.Cert, KeyFile: f.TLS.Key, ClientCAFile: f.TLS.ClientCA},
 		NoPage: f.NoPage, PublicURL: f.PublicURL, Origins: f.Origins, AnyOrigin: f.AnyOrigin,
 		Heartbeat: time.Duration(f.Heartbeat), LoginWait: time.Duration(f.LoginWait),
@@ -281,7 +284,7 @@ func (s configSource) overlay(prefix string, into reflect.Value) error {
 		switch to := field.Addr().Interface().(type) {
 		case *[]appFile:
 			continue
-		case *tlsFile, *auditFile, *limitsFile, *limitFile:
+		case *tlsFile, *auditFile, *clusterFile, *clusterTLSFile, *natsFile, *limitsFile, *limitFile:
 			if err := s.overlay(name+"_", field); err != nil {
 				return err
 			}

@@ -90,6 +90,14 @@ func (d *directory) take(s *session) (older *session, how takeover) {
 	return older, taken
 }
 
+// kicksLeft returns how many more kicks by other instances the session's place allows.
+func (d *directory) kicksLeft(s *session) float64 {
+	sh := d.shard(s.user)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return s.kicks.left(time.Now(), kicksAtOnce, kicksPerSecond)
+}
+
 // leave frees a place if it is still the session's, and reports whether it was.
 func (d *directory) leave(s *session) bool {
 	sh := d.shard(s.user)

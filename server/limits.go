@@ -35,6 +35,11 @@ type bucket struct {
 	at    time.Time
 }
 
+// left returns how much is there.
+func (b *bucket) left(now time.Time, burst, rate float64) float64 {
+	return burst - max(0, b.spent-now.Sub(b.at).Seconds()*rate)
+}
+
 // take spends one and reports whether it was there.
 func (b *bucket) take(now time.Time, burst, rate float64) bool {
 	b.spent = max(0, b.spent-now.Sub(b.at).Seconds()*rate)

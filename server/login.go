@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	nodes "github.com/dian-im/dian/internal/cluster"
 	"github.com/dian-im/dian/internal/link"
 	"github.com/dian-im/dian/internal/wire"
 )
@@ -239,12 +241,21 @@ func (s *Server) login(v visit, hello *wire.Hello, who *claims) (_ *session, ref
 	if refusal := charged.login(); refusal != nil {
 		return nil, refusal
 	}
+	var elsewhere *nodes.Answer // who has the place at another node
+	if hello.Role == wire.Role_ROLE_LISTEN {
+		elsewhere = s.cluster.incumbent(s.ctx, place{token.App, token.User})
+	}
+	kicks, refusal := mayReplace(elsewhere, hello)
+	if refusal != nil {
+		return nil, refusal
+	}
 	// Who has a later moment has logged in after this session took its place:
 	// commands it sends then cannot reach an older one (docs/protocol.md §6).
 	s.entering.Lock()
 	defer s.entering.Unlock()
 	s.moments++
-	sess := s.newSession(v, token, hello, charged)
+	sess := s.newSession(v, token, hello, charged, elsewhere.GetUser().GetEpoch())
+	sess.kicks = kicks
 	sess.ctx, sess.stop = context.WithCancel(s.ctx)
 	sess.link = link.New(v.conn, link.Config{
 		Handle: sess.handle, JSON: v.json, Heartbeat: s.cfg.Heartbeat,
@@ -268,7 +279,26 @@ func (s *Server) login(v visit, hello *wire.Hello, who *claims) (_ *session, ref
 	return sess, nil
 }
 
-func (s *Server) newSession(v visit, token claims, hello *wire.Hello, charged party) *session {
+// mayReplace says whether a login may take the place of a session at another node, as
+// directory.take does for one at this, and what the new one inherits.
+func mayReplace(older *nodes.Answer, hello *wire.Hello) (kicks bucket, refusal *wire.Error) {
+	u := older.GetUser()
+	if u == nil || bytes.Equal(u.Instance, hello.Instance) {
+		return kicks, nil
+	}
+	if hello.LastEpoch > 0 && u.Epoch > hello.LastEpoch {
+		return kicks, &wire.Error{Code: wire.Kicked}
+	}
+	now := time.Now()
+	kicks = bucket{spent: kicksAtOnce - min(max(older.Kicks, 0), kicksAtOnce), at: now}
+	if !kicks.take(now, kicksAtOnce, kicksPerSecond) {
+		return kicks, &wire.Error{Code: wire.OverLimit, Detail: "two clients of this user kick each other"}
+	}
+	return kicks, nil
+}
+
+// newSession makes a session whose epoch is above the one that is known of another node.
+func (s *Server) newSession(v visit, token claims, hello *wire.Hello, charged party, elsewhere uint64) *session {
 	sess := &session{
 		srv: s, app: token.App, user: token.User, role: hello.Role,
 		instance: string(hello.Instance), last: hello.LastEpoch, json: v.json, entered: make(chan struct{}),
@@ -281,9 +311,9 @@ func (s *Server) newSession(v visit, token claims, hello *wire.Hello, charged pa
 	sess.expiry = time.AfterFunc(time.Duration(1<<63-1), sess.watchToken)
 	last := hello.LastEpoch
 	if older := s.dir.get(sess.app, sess.user); older != nil {
-		sess.epoch = s.dir.clock.next(last, older.epoch)
+		sess.epoch = s.dir.clock.next(last, elsewhere, older.epoch)
 	} else {
-		sess.epoch = s.dir.clock.next(last)
+		sess.epoch = s.dir.clock.next(last, elsewhere)
 	}
 	sess.watcher.init(sess)
 	return sess
@@ -336,6 +366,8 @@ func (s *Server) enter(sess *session) *wire.Error {
 		if now := presenceOf(sess.user, sess); now.Status != before.Status || now.DoNotDisturb != before.DoNotDisturb {
 			s.presence.changed(sess.app, sess.user)
 		}
+		s.cluster.forgetListener(place{sess.app, sess.user})
+		sess.tellCluster()
 	}
 	s.audit.login(sess)
 	s.transfers.sessionUp(sess)

@@ -37,6 +37,14 @@ func presenceOf(user string, s *session) *wire.Presence {
 	return p
 }
 
+// presenceOf returns the state of a user, wherever it is.
+func (s *Server) presenceOf(app, user string) *wire.Presence {
+	if here := s.listener(app, user); here != nil {
+		return presenceOf(user, here)
+	}
+	return s.cluster.presence(app, user)
+}
+
 // presence knows which sessions want to hear of whom. It holds no states: those
 // are read from the directory when they are sent, so the last one always arrives.
 type presence struct {
@@ -97,6 +105,7 @@ func (p *presence) forget(s *session) {
 func (s *session) setStatus(status *wire.Status) {
 	now := packStatus(status)
 	if s.status.Swap(now) != now {
+		s.tellCluster()
 		s.srv.presence.changed(s.app, s.user)
 	}
 }

@@ -31,6 +31,9 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.leave()
+	if wire.CheckTarget(r.PathValue("user")) == nil && ts.srv.cluster.carry(w, r, c.App, r.PathValue("user")) {
+		return
+	}
 	if r.ContentLength < 0 {
 		writeProblemStatus(w, http.StatusLengthRequired, wire.BadParameter, "Content-Length is needed")
 		return

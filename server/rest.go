@@ -187,6 +187,9 @@ func (s *Server) serveCommand(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, wire.ServiceFault, "the server is stopping")
 		return
 	}
+	if wire.CheckTarget(r.PathValue("user")) == nil && s.cluster.carry(w, r, by.App, r.PathValue("user")) {
+		return
+	}
 	c := &wire.Command{Id: r.Header.Get("Dian-Send-Id"), Target: r.PathValue("user")}
 	if c.Id == "" {
 		c.Id = wire.NewSendID()
@@ -270,7 +273,7 @@ type userState struct {
 }
 
 func (s *Server) stateOf(app, user string) userState {
-	p := presenceOf(user, s.listener(app, user))
+	p := s.presenceOf(app, user)
 	return userState{p.User, p.Status, p.DoNotDisturb}
 }
 

@@ -250,6 +250,35 @@ func (v *revocations) add(r Revocation, now time.Time) (kept Revocation, fresh b
 	return r, true, v.saveLocked(now)
 }
 
+// merge puts entries of another list into force, which were checked, and takes out
+// those that were lifted there. It reports whether anything has changed.
+func (v *revocations) merge(list []Revocation, lifted []string, now time.Time) (changed bool, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	kept := slices.DeleteFunc(slices.Clone(v.list), func(r Revocation) bool { return slices.Contains(lifted, r.ID) })
+	changed = len(kept) != len(v.list)
+	for _, id := range lifted {
+		delete(v.unsaved, id)
+	}
+	known := make(map[string]bool, len(kept))
+	for _, r := range kept {
+		known[r.ID] = true
+	}
+	for _, r := range list {
+		if known[r.ID] || !r.counts(now) || len(kept) >= maxRevocations {
+			continue
+		}
+		known[r.ID], v.unsaved[r.ID], changed = true, true, true
+		kept = append(kept, r)
+	}
+	if !changed {
+		return false, nil
+	}
+	v.list = kept
+	v.now.Store(newRevocations(v.list))
+	return true, v.saveLocked(now)
+}
+
 // lift takes an entry out. Before the file says so it stays in force.
 func (v *revocations) lift(id string, now time.Time) (lifted Revocation, found bool, err error) {
 	v.mu.Lock()

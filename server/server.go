@@ -26,6 +26,7 @@ type Server struct {
 	metrics   *metrics
 	audit     *auditor // nil without Config.Audit
 	revoked   *revocations
+	cluster   *cluster // nil without Config.Cluster
 	mux       *http.ServeMux
 	ctx       context.Context // ends when Shutdown gives up waiting
 	kill      context.CancelFunc
@@ -88,8 +89,14 @@ func New(cfg Config) (*Server, error) {
 	s.metrics = newMetrics(s)
 	s.transfers = newTransfers(s)
 	s.mux = s.routes()
+	if s.cluster, err = newCluster(s); err != nil {
+		s.kill()
+		s.transfers.close()
+		return nil, fmt.Errorf("server: %w", err)
+	}
 	s.start("shed", s.shedLoop)
 	s.audit.start(s.metrics)
+	s.cluster.start()
 	return s, nil
 }
 
@@ -160,14 +167,18 @@ func (s *Server) listener(app, user string) *session {
 
 // allow decides whether the holder of c may do something to a target; see authorize.
 func (s *Server) allow(ctx context.Context, c claims, verb Verb, target, kind string) *wire.Error {
+	if c.elsewhere {
+		return nil // its own node has asked
+	}
 	return authorize(ctx, c, s.cfg.Authorize, Action{Verb: verb, Target: target, Kind: kind})
 }
 
 // visible returns the users of an app who are online and whom the token shows.
 func (s *Server) visible(ctx context.Context, c claims) []string {
-	return s.dir.users(c.App, func(user string) bool {
+	here := s.dir.users(c.App, func(user string) bool {
 		return s.listener(c.App, user) != nil && s.allow(ctx, c, VerbSee, user, "") == nil
 	})
+	return s.cluster.users(c.App, here, func(user string) bool { return s.allow(ctx, c, VerbSee, user, "") == nil })
 }
 
 // remember puts a session on the list of those that Shutdown ends.
@@ -310,6 +321,7 @@ func (s *Server) close(ctx context.Context, wait time.Duration) error {
 		sess.close(closeRestart)
 	}
 	s.transfers.close()
+	s.cluster.leave()
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -318,6 +330,7 @@ func (s *Server) close(ctx context.Context, wait time.Duration) error {
 	stopKilling := context.AfterFunc(ctx, s.kill)
 	defer stopKilling()
 	s.running.Wait()
+	s.cluster.close(ctx)
 	s.audit.close(ctx)
 	s.kill()
 	return context.Cause(ctx)

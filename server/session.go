@@ -47,6 +47,10 @@ type session struct {
 
 	kicks bucket // guarded by the directory's shard
 
+	far  *far // of a stand-in: where it stands for; such a session has no link
+	away away // what it has under way at other nodes
+	turn turn // of its frames about transfers
+
 	tokenMu sync.Mutex  // guards the next two
 	expiry  *time.Timer // nil when the session has ended
 	warned  time.Time   // the expiry that it was told of
@@ -94,6 +98,9 @@ func (s *session) send(f *wire.Frame) error { return s.sendBy(nil, f) }
 
 // sendBy is send on the reader of a link, which may be nil: see link.SendBy.
 func (s *session) sendBy(reader *link.Link, f *wire.Frame) error {
+	if s.far != nil {
+		return s.far.tell(f)
+	}
 	err := s.link.SendBy(reader, f)
 	switch {
 	case err == nil:
@@ -173,10 +180,12 @@ func (s *session) down() {
 		s.srv.presence.forget(s)
 		s.commandsLost()
 		s.srv.transfers.sessionDown(s, s.kicked.Load())
+		s.srv.cluster.sessionDown(s)
 		s.srv.forget(s)
 		s.srv.audit.logout(s)
 		s.party.release()
 		if left {
+			s.tellCluster()
 			s.srv.presence.changed(s.app, s.user)
 		}
 	})
@@ -262,13 +271,6 @@ func (s *session) dispatch(f *wire.Frame) error {
 	return violation(fmt.Errorf("%w: %T", errFrame, f.Body))
 }
 
-func (s *session) transfer(f *wire.Frame) error {
-	if err := s.srv.transfers.frame(s, f); err != nil {
-		return violation(err)
-	}
-	return nil
-}
-
 // tokenNotice is how long before its token's end a client is told.
 const tokenNotice = 30 * time.Second
 
@@ -312,6 +314,7 @@ func (s *session) updateToken(u *wire.UpdateToken) {
 	if s.send(&wire.Frame{Body: &wire.Frame_TokenUpdated{TokenUpdated: answer}}) == nil && answer.Code == 0 {
 		s.watchToken()
 		s.srv.transfers.tokenUpdated(s)
+		s.srv.cluster.tokenUpdated(s)
 	}
 }
 

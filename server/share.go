@@ -56,6 +56,13 @@ func (s *shares) get(user string) *share {
 	return sh
 }
 
+// none reports whether nobody holds or remembers anything.
+func (s *shares) none() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.by) == 0
+}
+
 func (s *share) leave() {
 	if s.senders.Add(-1) == 0 {
 		s.of.tidy(s)

@@ -165,6 +165,36 @@ func (ts *transfers) sessionUp(sess *session) {
 	}
 }
 
+// moved ends here what a user was receiving who is at another node now. It goes on
+// there, if that is the same instance; what another instance has begun ends.
+func (ts *transfers) moved(p place, instance string) {
+	ts.mu.Lock()
+	all := members(ts.target[p], nil)
+	ts.mu.Unlock()
+	for _, t := range all {
+		t.mu.Lock()
+		if t.what.Instance == instance {
+			if !t.m.State().Ended() {
+				t.trail.moved = true
+			}
+			t.ticket = ""
+			t.stepLocked(relay.RelayMoved{})
+		} else {
+			t.ticket = ""
+			t.stepLocked(relay.RelayAborted{Code: wire.BadSendID, Detail: elsewhere})
+		}
+		t.mu.Unlock()
+	}
+}
+
+// known reports whether a transfer is in the table and has not ended.
+func (ts *transfers) known(key transferKey) bool {
+	ts.mu.Lock()
+	t := ts.table[key]
+	ts.mu.Unlock()
+	return t != nil
+}
+
 // sessionDown takes a session out of its transfers. Its lanes go on without it,
 // unless it was kicked by another place or its token is over: then its tickets
 // count no more.

@@ -20,6 +20,9 @@ type late struct {
 
 // roomy reports whether the session's queue has room for what others cause.
 func (s *session) roomy() bool {
+	if s.far != nil {
+		return true // its own node looks
+	}
 	return s.party.user.used[countQueued].Load() < commandShare(s.party.app.limits.Load().user.most[cellQueued])
 }
 

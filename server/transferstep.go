@@ -111,6 +111,10 @@ func (t *transfer) doLocked(a relay.RelayAction) {
 		t.send(t.sender, &wire.Frame{Body: &wire.Frame_Standing{Standing: &wire.Standing{
 			Transfer: t.id, SendId: t.key.sendID, State: wire.TransferState_TRANSFER_STATE_UNKNOWN, Size: t.what.Size,
 		}}})
+	case relay.RelaySendAgain:
+		t.send(t.sender, &wire.Frame{Body: &wire.Frame_Verdict{Verdict: &wire.Verdict{
+			SendId: t.key.sendID, Code: uint32(wire.ServiceFault), Origin: wire.Origin_ORIGIN_SERVER,
+		}}})
 	case relay.RelayEndUp:
 		t.endUpLocked(laneOver)
 	case relay.RelayEndDown:
@@ -139,7 +143,9 @@ func (t *transfer) endedLocked(now time.Time) {
 	if v.Code == wire.OK {
 		receipt = receiptName(v.Receipt)
 	}
-	ts.srv.metrics.transferDone(t.kind, codeLabel(v.Code), receipt)
+	if !t.trail.moved {
+		ts.srv.metrics.transferDone(t.kind, codeLabel(v.Code), receipt)
+	}
 	t.auditEndLocked()
 	sender := place{t.key.app, t.key.source}
 	t.charged.ended()

@@ -88,6 +88,9 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ts.leave()
+	if wire.CheckTarget(r.PathValue("user")) == nil && ts.srv.cluster.carry(w, r, c.App, r.PathValue("user")) {
+		return
+	}
 	size, err := lengthHeader(r.Header, "Upload-Length")
 	if err != nil {
 		writeRefusal(w, err)
@@ -187,6 +190,9 @@ func (ts *transfers) serveHead(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.leave()
+	if ts.srv.cluster.carryTransfer(w, r, r.PathValue("id")) {
+		return
+	}
 	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c.claims, &c.party, false)
 	if err != nil {
 		writeRefusal(w, err)
@@ -258,6 +264,9 @@ func (ts *transfers) servePatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.leave()
+	if ts.srv.cluster.carryTransfer(w, r, r.PathValue("id")) {
+		return
+	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != tusContentType {
 		writeProblemStatus(w, http.StatusUnsupportedMediaType, wire.BadParameter, "Content-Type has to be "+tusContentType)
 		return
@@ -342,6 +351,9 @@ func (ts *transfers) serveDelete(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.leave()
+	if ts.srv.cluster.carryTransfer(w, r, r.PathValue("id")) {
+		return
+	}
 	again := false
 	if t := ts.find(r.PathValue("id")); t != nil {
 		t.mu.Lock()

@@ -255,7 +255,7 @@ func (w *watcher) states(users []string, online, check bool) []*wire.Presence {
 		if check && s.srv.allow(s.ctx, s.token(), VerbSee, user, "") != nil {
 			continue
 		}
-		p := presenceOf(user, s.srv.listener(s.app, user))
+		p := s.srv.presenceOf(s.app, user)
 		if !online || p.Status != statusOffline {
 			states = append(states, p)
 		}

@@ -22,19 +22,23 @@ import (
 // serveCmd is `dian serve`. Its flags count more than the environment, which
 // counts more than the config file.
 type serveCmd struct {
-	Dev           bool   `help:"Try things out: app demo, whose secret everybody knows, on this machine only."`
-	LAN           bool   `name:"lan" help:"With --dev: for the people in this room too. Prints a link, and its QR code, that lets one device in."`
-	Config        string `type:"path" placeholder:"FILE" help:"YAML file; docs/configuration.md has its keys."`
-	Listen        string `placeholder:"HOST:PORT" help:"Where to listen (:7700; with --dev 127.0.0.1:7700)."`
-	ListenFile    string `type:"path" placeholder:"FILE" help:"Write the address to this file when it is listened on: with port 0 nobody else knows."`
-	TLSCert       string `name:"tls-cert" type:"path" placeholder:"FILE" help:"PEM file with the certificate."`
-	TLSKey        string `name:"tls-key" type:"path" placeholder:"FILE" help:"PEM file with its private key."`
-	ClientCA      string `name:"client-ca" type:"path" placeholder:"FILE" help:"PEM file; clients need a certificate of one of its authorities."`
-	MetricsListen string `placeholder:"HOST:PORT" help:"Where /metrics is, instead of with everything else."`
-	AdminListen   string `placeholder:"SOCKET|HOST:PORT" help:"Where dian admin reaches this relay: the path of a socket, or a loopback address."`
-	AdminToken    string `name:"admin-token-file" type:"path" placeholder:"FILE" help:"A file with the token that dian admin needs; dian admin token makes one."`
-	LogLevel      string `default:"info" enum:"debug,info,warn,error" help:"What to log to standard error: ${enum} (${default})."`
-	LogJSON       bool   `name:"log-json" help:"Log JSON."`
+	Dev           bool     `help:"Try things out: app demo, whose secret everybody knows, on this machine only."`
+	LAN           bool     `name:"lan" help:"With --dev: for the people in this room too. Prints a link, and its QR code, that lets one device in."`
+	Config        string   `type:"path" placeholder:"FILE" help:"YAML file; docs/configuration.md has its keys."`
+	Listen        string   `placeholder:"HOST:PORT" help:"Where to listen (:7700; with --dev 127.0.0.1:7700)."`
+	ListenFile    string   `type:"path" placeholder:"FILE" help:"Write the address to this file when it is listened on: with port 0 nobody else knows."`
+	TLSCert       string   `name:"tls-cert" type:"path" placeholder:"FILE" help:"PEM file with the certificate."`
+	TLSKey        string   `name:"tls-key" type:"path" placeholder:"FILE" help:"PEM file with its private key."`
+	ClientCA      string   `name:"client-ca" type:"path" placeholder:"FILE" help:"PEM file; clients need a certificate of one of its authorities."`
+	MetricsListen string   `placeholder:"HOST:PORT" help:"Where /metrics is, instead of with everything else."`
+	AdminListen   string   `placeholder:"SOCKET|HOST:PORT" help:"Where dian admin reaches this relay: the path of a socket, or a loopback address."`
+	AdminToken    string   `name:"admin-token-file" type:"path" placeholder:"FILE" help:"A file with the token that dian admin needs; dian admin token makes one."`
+	NATS          []string `name:"nats" placeholder:"URL" help:"Join a cluster of relays over this NATS, such as nats://10.0.0.2:4222; several with commas."`
+	ClusterSecret string   `name:"cluster-secret-file" type:"path" placeholder:"FILE" help:"A file with the secret that the relays of a cluster know each other by."`
+	ClusterListen string   `placeholder:"HOST:PORT" help:"Where the other relays' lanes come in (:7701; with --dev a free port of 127.0.0.1)."`
+	ClusterURL    string   `name:"cluster-url" placeholder:"URL" help:"Where the other relays reach that, if not at the address from which this one reaches NATS."`
+	LogLevel      string   `default:"info" enum:"debug,info,warn,error" help:"What to log to standard error: ${enum} (${default})."`
+	LogJSON       bool     `name:"log-json" help:"Log JSON."`
 }
 
 // Run serves until SIGINT or SIGTERM; the second one ends the process at once.
@@ -44,6 +48,9 @@ func (c *serveCmd) Run(con *console) error {
 		return usage("%s", err)
 	}
 	config.Logger = c.logger(con.err)
+	if err := joinCluster(&config); err != nil {
+		return usage("%s", err)
+	}
 	boundMemory()
 	ctx, stop := interruptible()
 	defer stop()
@@ -148,11 +155,15 @@ func (c *serveCmd) config() (server.Config, error) {
 	for flag, field := range map[*string]*string{
 		&c.Listen: &config.Listen, &c.MetricsListen: &config.MetricsListen,
 		&c.AdminListen: &config.Admin.Listen, &c.AdminToken: &config.Admin.TokenFile,
+		&c.ClusterSecret: &config.Cluster.SecretFile, &c.ClusterListen: &config.Cluster.Listen, &c.ClusterURL: &config.Cluster.URL,
 		&c.TLSCert: &config.TLS.CertFile, &c.TLSKey: &config.TLS.KeyFile, &c.ClientCA: &config.TLS.ClientCAFile,
 	} {
 		if *flag != "" {
 			*field = *flag
 		}
+	}
+	if len(c.NATS) > 0 {
+		config.Cluster.NATS.URLs = c.NATS
 	}
 	if c.LAN {
 		if !c.Dev {

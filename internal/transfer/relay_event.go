@@ -46,6 +46,9 @@ type (
 	RelayReceiverUp struct{}
 	// RelayReceiverDown says that its session has gone.
 	RelayReceiverDown struct{}
+	// RelayMoved says that its session is at another node of the cluster now. The
+	// transfer goes on there, as one that was rebuilt: here it is forgotten.
+	RelayMoved struct{}
 )
 
 // Events of lanes and of the clock.
@@ -77,6 +80,7 @@ func (RelayJudged) relayEvent()       {}
 func (RelayStanding) relayEvent()     {}
 func (RelayReceiverUp) relayEvent()   {}
 func (RelayReceiverDown) relayEvent() {}
+func (RelayMoved) relayEvent()        {}
 func (RelayUpJoined) relayEvent()     {}
 func (RelayUpEnded) relayEvent()      {}
 func (RelayDownJoined) relayEvent()   {}
@@ -101,6 +105,7 @@ const (
 	RelaySendReceived                  // to the sender: Offset
 	RelaySendVerdict                   // to the sender: Relay.Verdict
 	RelaySendUnknown                   // to the sender: Standing(UNKNOWN)
+	RelaySendAgain                     // to the sender: its cancel was not decided, it has to ask again
 	RelayEndUp                         // end the up-lane
 	RelayEndDown                       // end the down-lane
 	RelayForget                        // forget the transfer now

@@ -38,6 +38,8 @@ func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
 		r.receiverUp(now)
 	case RelayReceiverDown:
 		r.receiver, r.queried, r.polled, r.back, r.syncAt = false, false, false, false, 0
+	case RelayMoved:
+		r.moved()
 	case RelayUpJoined:
 		r.laneUp(now)
 	case RelayUpEnded:
@@ -85,6 +87,20 @@ func (r *Relay) forget(v RelayVerdict) {
 	r.do(RelayEndUp)
 	r.do(RelayEndDown)
 	r.do(RelayForget)
+}
+
+// moved forgets a transfer that goes on elsewhere. A sender whose cancel was passed on
+// hears of it in another way: one that cancels takes no notice of "unknown".
+func (r *Relay) moved() {
+	if r.state.Ended() {
+		return
+	}
+	if r.cancelling {
+		r.do(RelaySendAgain)
+	} else {
+		r.do(RelaySendUnknown)
+	}
+	r.forget(RelayVerdict{Code: wire.ConnectionLost, Detail: "the receiver is at another node now", Origin: wire.Origin_ORIGIN_SERVER})
 }
 
 // pass gives the offer to the receiver. An inline one is kept by nobody: when the
