@@ -259,7 +259,13 @@ func (c *cluster) toUs(from nodes.NodeID, m *nodes.Message) {
 		c.view.Users(from, checkedUsers(b.Users), &e)
 		c.mu.Unlock()
 		c.effects(&e)
+	case *nodes.Message_Beat:
+		var e nodes.Effects
+		c.mu.Lock()
+		c.view.Beat(from, b.Beat, &e)
+		c.mu.Unlock()
 	case *nodes.Message_Resync:
+		c.out.say(from, &nodes.Message{Body: &nodes.Message_Beat{Beat: c.beat}}, true) // where it is, before who is there
 		c.subs.tellAll(from, b.Resync.Nonce)
 		c.tellRevocations(from)
 	case *nodes.Message_Revocations:
@@ -286,7 +292,7 @@ func (c *cluster) toUs(from nodes.NodeID, m *nodes.Message) {
 // is one, hears that it was not taken in.
 func (c *cluster) unproven(from nodes.NodeID, m *nodes.Message) bool {
 	switch m.Body.(type) {
-	case *nodes.Message_Users, *nodes.Message_Resync, *nodes.Message_Broken:
+	case *nodes.Message_Beat, *nodes.Message_Users, *nodes.Message_Resync, *nodes.Message_Broken:
 		return false
 	}
 	c.mu.RLock()

@@ -51,7 +51,7 @@ func (c *cluster) sayRevocations(to nodes.NodeID, list []Revocation, lifted []st
 
 // tellRevocations tells a node of all revocations: it may not have been there.
 func (c *cluster) tellRevocations(to nodes.NodeID) {
-	c.sayRevocations(to, c.srv.revoked.all(time.Now()), nil)
+	c.sayRevocations(to, c.srv.revoked.all(time.Now()), c.srv.revoked.liftedIDs())
 }
 
 // takeRevocations puts those of another node into force.

@@ -103,6 +103,9 @@ func (c *Cluster) secret(dev bool) (clusterSecret, error) {
 	case n < nodes.MinSecret:
 		return nil, fmt.Errorf("cluster.secret_file: the secret has %d bytes, at least %d are needed; make one with: openssl rand -hex 32", n, nodes.MinSecret)
 	}
+	if !dev && string(secret.bytes()) == devClusterSecret {
+		return nil, errors.New("cluster.secret_file: this is the secret of dev mode, which everybody knows; make one with: openssl rand -hex 32")
+	}
 	return secret.bytes(), nil
 }
 

@@ -67,6 +67,12 @@ func openLaneDoor(c *cluster, key []byte) (*laneDoor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster.listen: %w", err)
 	}
+	if c.srv.cfg.Dev { // whose secret everybody knows
+		if err := CheckDevAddress(ln.Addr()); err != nil {
+			ln.Close()
+			return nil, fmt.Errorf("cluster.listen: %w", err)
+		}
+	}
 	d := &laneDoor{c: c, key: key, ended: make(chan struct{})}
 	scheme := "http"
 	if server != nil {

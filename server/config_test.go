@@ -72,7 +72,8 @@ func TestExampleInTheDocumentationLoads(t *testing.T) {
 		for field := range typ.Fields() {
 			name := prefix + field.Tag.Get("yaml")
 			switch ft := field.Type; {
-			case ft == reflect.TypeFor[tlsFile]() || ft == reflect.TypeFor[auditFile]() || ft == reflect.TypeFor[limitsFile]():
+			case ft == reflect.TypeFor[tlsFile]() || ft == reflect.TypeFor[auditFile]() || ft == reflect.TypeFor[limitsFile](),
+				ft == reflect.TypeFor[clusterFile](), ft == reflect.TypeFor[clusterTLSFile](), ft == reflect.TypeFor[natsFile]():
 				names(ft, name+".", env)
 				continue
 			case ft == reflect.TypeFor[limitFile]():

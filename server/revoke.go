@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -134,6 +135,7 @@ type revocations struct {
 	mu      sync.Mutex // guards the rest and the file
 	list    []Revocation
 	unsaved map[string]bool // ids that are in force and not in the file
+	lifted  map[string]time.Time
 }
 
 // revocationSet is the list in the form that tokens are held against. It does
@@ -165,7 +167,7 @@ func newRevocations(list []Revocation) *revocationSet {
 
 // openRevocations reads the list of path, which is made if it is not there.
 func openRevocations(path string) (*revocations, error) {
-	v := &revocations{path: path, unsaved: map[string]bool{}}
+	v := &revocations{path: path, unsaved: map[string]bool{}, lifted: map[string]time.Time{}}
 	if path != "" {
 		list, err := loadRevocations(path, true)
 		if err != nil {
@@ -258,14 +260,17 @@ func (v *revocations) merge(list []Revocation, lifted []string, now time.Time) (
 	kept := slices.DeleteFunc(slices.Clone(v.list), func(r Revocation) bool { return slices.Contains(lifted, r.ID) })
 	changed = len(kept) != len(v.list)
 	for _, id := range lifted {
-		delete(v.unsaved, id)
+		if isHex(id, 8) {
+			delete(v.unsaved, id)
+			v.liftedLocked(id, now)
+		}
 	}
 	known := make(map[string]bool, len(kept))
 	for _, r := range kept {
 		known[r.ID] = true
 	}
 	for _, r := range list {
-		if known[r.ID] || !r.counts(now) || len(kept) >= maxRevocations {
+		if _, gone := v.lifted[r.ID]; gone || known[r.ID] || !r.counts(now) || len(kept) >= maxRevocations {
 			continue
 		}
 		known[r.ID], v.unsaved[r.ID], changed = true, true, true
@@ -294,8 +299,30 @@ func (v *revocations) lift(id string, now time.Time) (lifted Revocation, found b
 		return before[at], true, err
 	}
 	delete(v.unsaved, id)
+	v.liftedLocked(id, now)
 	v.now.Store(newRevocations(v.list))
 	return before[at], true, nil
+}
+
+// maxLifted bounds the ids that are remembered as lifted, each for revocationLinger: a
+// node of a cluster that was away when they were may still have them in force.
+const maxLifted = 10_000
+
+func (v *revocations) liftedLocked(id string, now time.Time) {
+	for old, at := range v.lifted {
+		if now.Sub(at) > revocationLinger || len(v.lifted) >= maxLifted {
+			delete(v.lifted, old)
+		}
+	}
+	v.lifted[id] = now
+}
+
+// liftedIDs returns the ids that were lifted in the last day by this process or told to
+// it.
+func (v *revocations) liftedIDs() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Sorted(maps.Keys(v.lifted))
 }
 
 // reread takes over what the file says now, and keeps what could not be written to

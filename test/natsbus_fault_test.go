@@ -302,6 +302,7 @@ func TestNATSThatIsMuteHoldsNobody(t *testing.T) {
 
 // A server that stops to read lets what is published pile up in the node, for a while.
 func TestNATSThatStopsReadingHoldsNobody(t *testing.T) {
+	t.Parallel()
 	s := startNATS(t, nil)
 	line := startBadLine(t, s.address())
 	c := s.config()
@@ -336,6 +337,7 @@ func TestNATSThatStopsReadingHoldsNobody(t *testing.T) {
 
 // Nothing says that the other end is gone: a cable that was pulled.
 func TestNATSThatIsSilentIsMissed(t *testing.T) {
+	t.Parallel()
 	s := startNATS(t, nil)
 	line := startBadLine(t, s.address())
 	c := s.config()
@@ -352,6 +354,20 @@ func TestNATSThatIsSilentIsMissed(t *testing.T) {
 	log.waitFor(t, "level=WARN", "connection to NATS lost", "stale connection")
 	line.heal()
 	n.Expect(toldUp)
+}
+
+func TestNATSCloseIsNoFailure(t *testing.T) {
+	s := startNATS(t, nil)
+	var log logBook
+	c := s.config()
+	c.Logger = log.logger()
+	n := joinNATS(t, c)
+	n.Expect(toldUp)
+	n.Close()
+	noNATSGoroutines(t)
+	if strings.Contains(log.String(), "level=WARN") || strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("the log has failures:\n%s", &log)
+	}
 }
 
 func TestNATSCloseLeavesNoGoroutine(t *testing.T) {

@@ -3,6 +3,7 @@ package test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ func TestNATSTakesAnNKey(t *testing.T) {
 	c := s.config()
 	c.NKeySeedFile = filepath.Join(t.TempDir(), "$HOME ~.nk") // means what it says
 	writeFile(t, c.NKeySeedFile, seed)
+	c.URLs = []string{"nats://localhost:" + strconv.Itoa(s.options.Port)} // a name with more than one address
 	joinNATS(t, c).Expect(toldUp)
 }
 
@@ -82,7 +84,7 @@ func TestNATSTakesCredentialsThatAreRenewed(t *testing.T) {
 	c := s.config()
 	c.Logger = log.logger()
 	c.CredentialsFile = filepath.Join(t.TempDir(), "$HOME ~.creds") // means what it says
-	soon := credentials(t, account, time.Now().Add(2*time.Second))
+	soon := credentials(t, account, time.Now().Add(4*time.Second))
 	writeFile(t, c.CredentialsFile, soon)
 	n := joinNATS(t, c)
 	n.Expect(toldUp)

@@ -15,8 +15,9 @@ import (
 
 const (
 	pingEvery = 2 * time.Second
-	pingsOut  = 2               // without a pong; the next one that is due ends the connection
-	dialWait  = 2 * time.Second // for a connection, and again for the login
+	pingsOut  = 2 // without a pong; the next one that is due ends the connection
+	dialWait  = 2 * time.Second
+	loginWait = 2 * time.Second
 )
 
 // Config says where NATS is and who this node is there. It prints no secrets. All files
@@ -66,7 +67,8 @@ func (c Config) options() (nats.Options, error) {
 	o.Servers = c.URLs
 	o.Name = c.Name
 	o.NoEcho = true
-	o.Timeout = dialWait
+	o.Timeout = loginWait
+	o.SkipHostLookup = true // dialer does it
 	o.RetryOnFailedConnect = true
 	o.MaxReconnect = -1
 	o.IgnoreAuthErrorAbort = true // it would give up at the second refusal

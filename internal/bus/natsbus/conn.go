@@ -3,6 +3,7 @@ package natsbus
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -15,6 +16,8 @@ const (
 	maxWaiting = 64 << 20
 	// keepBuffer is how large a buffer may be that is kept for the next messages.
 	keepBuffer = 1 << 20
+	// lookupWait lets a resolver go on to its second name server.
+	lookupWait = 10 * time.Second
 )
 
 var errBehind = errors.New("NATS does not take what is sent to it")
@@ -139,9 +142,7 @@ func newDialer(dials func()) *dialer {
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.dials()
 	d.replace(nil)
-	ctx, cancel := context.WithTimeout(d.ctx, dialWait)
-	defer cancel()
-	c, err := new(net.Dialer).DialContext(ctx, network, address)
+	c, err := d.dial(network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +153,29 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 	return made, nil
+}
+
+// dial does as nats.go's own dialer, which does not stop to look a name up when it closes.
+func (d *dialer) dial(network, address string) (net.Conn, error) {
+	name, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(d.ctx, lookupWait)
+	defer cancel()
+	hosts, err := net.DefaultResolver.LookupHost(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	one := net.Dialer{Timeout: dialWait / time.Duration(len(hosts))}
+	for _, host := range hosts {
+		var c net.Conn
+		if c, err = one.DialContext(d.ctx, network, net.JoinHostPort(host, port)); err == nil {
+			return c, nil
+		}
+	}
+	return nil, err
 }
 
 func (d *dialer) replace(c *conn) {

@@ -38,7 +38,7 @@ func (n *node) keep() {
 		ended := make(chan struct{})
 		nc, err := n.connect(ended)
 		if err != nil {
-			n.journal.failed("bus: NATS cannot be used", err, sayAgain)
+			n.failed("bus: NATS cannot be used", err, sayAgain)
 		} else {
 			select {
 			case <-ended:
@@ -48,7 +48,7 @@ func (n *node) keep() {
 				<-ended
 				return
 			}
-			n.journal.failed("bus: NATS has ended the connection", nc.LastError(), sayAgain)
+			n.failed("bus: NATS has ended the connection", nc.LastError(), sayAgain)
 		}
 		select {
 		case <-time.After(reconnectDelay(round)):
@@ -66,31 +66,31 @@ func (n *node) connect(ended chan struct{}) (*nats.Conn, error) {
 	o.CustomReconnectDelayCB = func(round int) time.Duration {
 		if nc := made.Load(); nc != nil {
 			if err := nc.LastError(); err != nil { // a refused login is told nowhere else
-				n.journal.failed("bus: no connection to NATS", err, sayAgain)
+				n.failed("bus: no connection to NATS", err, sayAgain)
 			}
 		}
 		return reconnectDelay(round)
 	}
-	o.ConnectedCB = n.connected
+	o.ConnectedCB = func(nc *nats.Conn) {
+		made.Store(nc)
+		n.connected(nc)
+	}
 	o.ReconnectedCB = n.connected
 	o.DisconnectedErrCB = func(_ *nats.Conn, err error) {
-		if n.isClosed() {
-			return
-		}
 		n.offline()
+		n.failed("bus: connection to NATS lost", err, time.Second)
 		n.put(n.down)
-		n.journal.failed("bus: connection to NATS lost", err, time.Second)
 	}
 	o.ReconnectErrCB = func(nc *nats.Conn, err error) {
 		made.Store(nc)
-		n.journal.failed("bus: no connection to NATS", err, sayAgain)
+		n.failed("bus: no connection to NATS", err, sayAgain)
 	}
 	o.AsyncErrorCB = func(_ *nats.Conn, sub *nats.Subscription, err error) {
 		if errors.Is(err, nats.ErrSlowConsumer) && sub != nil {
 			n.drops.begun(sub)
 			return
 		}
-		n.journal.failed("bus: NATS says", err, sayAgain)
+		n.failed("bus: NATS says", err, sayAgain)
 	}
 	o.ClosedCB = func(*nats.Conn) { close(ended) }
 	return o.Connect()
@@ -121,8 +121,12 @@ func (n *node) put(state *nats.Msg) {
 	}
 }
 
-func (n *node) isClosed() bool {
+// failed logs a failure, unless it is Close that has made it.
+func (n *node) failed(what string, err error, pause time.Duration) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.closed
+	closed := n.closed
+	n.mu.Unlock()
+	if !closed {
+		n.journal.failed(what, err, pause)
+	}
 }

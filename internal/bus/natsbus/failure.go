@@ -62,6 +62,9 @@ func failureOf(err error) failure {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return failure{level: slog.LevelWarn, kind: op.Error()}
 	}
+	if name, ok := errors.AsType[*net.DNSError](err); ok {
+		return failure{level: slog.LevelWarn, kind: name.Error()}
+	}
 	if errors.Is(err, nats.ErrTLS) {
 		return failure{level: slog.LevelError, kind: strings.TrimPrefix(err.Error(), "nats: ")}
 	}

@@ -5,8 +5,8 @@
 // subscribe. Nothing is stored, JetStream is not needed.
 //
 // Nothing here waits for the network: nats.go holds its one lock while it writes, and
-// while it dials and logs in, for up to four seconds for each server of a cluster that is
-// down. So connections write in a goroutine of their own (conn), and without a connection
+// while it looks a name up, dials and logs in, for seconds if the other end says nothing.
+// So connections write in a goroutine of their own (conn), and without a connection
 // nats.go is not called at all (live).
 package natsbus
 
