@@ -36,6 +36,7 @@ type cluster struct {
 	up     atomic.Bool
 	awaits chan struct{} // requests that wait for a receiver of whom nobody knows where it is
 	seeks  seeks
+	index  senderIndex
 	stats  clusterMetrics
 
 	// Owned by the bus's goroutine, which calls message.
@@ -379,6 +380,9 @@ func (c *cluster) came(p place) {
 		}
 		here.end(wire.Kicked, "")
 		here.down()
+	}
+	for _, s := range c.index.of(p) {
+		s.away.moved(s, p.user, node.ID)
 	}
 	c.srv.transfers.moved(p, there.Instance)
 }

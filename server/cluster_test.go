@@ -389,3 +389,35 @@ func TestClusterLeavesNothingBehind(t *testing.T) {
 		return relays[0].srv.quota.all.used[countTransfers].Load() == 0
 	})
 }
+
+// A sender all of whose transfers are through is forgotten at their node when its
+// session ends, too.
+func TestStandInOfASenderThatIsThroughEnds(t *testing.T) {
+	relays, _ := clusterRelays(t, 2)
+	bob := relays[1].listen("bob")
+	relays[0].knows("bob")
+	alice := relays[0].sender("alice")
+	alice.send(&wire.Frame{Body: &wire.Frame_Offer{Offer: &wire.Offer{
+		SendId: wire.NewSendID(), Target: "bob", Kind: wire.Kind_KIND_FILE, Size: 1, Name: "x",
+	}}})
+	o := bob.next().GetOffer()
+	bob.send(&wire.Frame{Body: &wire.Frame_Answer{Answer: &wire.Answer{
+		Transfer: o.Transfer, Decision: wire.Decision_DECISION_REFUSE, Code: uint32(wire.PeerRefused),
+	}}})
+	v := alice.next().GetVerdict()
+	if v == nil || wire.Code(v.Code) != wire.PeerRefused {
+		t.Fatalf("verdict %v, want 606", v)
+	}
+	alice.send(&wire.Frame{Body: &wire.Frame_VerdictAck{VerdictAck: &wire.VerdictAck{Transfer: v.Transfer}}})
+	b := relays[1].srv.cluster
+	senders := func() int {
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		return len(b.senders)
+	}
+	if senders() != 1 {
+		t.Fatalf("%d stand-ins, want 1", senders())
+	}
+	alice.conn.Close()
+	become(t, "it is gone", func() bool { return senders() == 0 })
+}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"iter"
 	"net/netip"
 	"sync"
 	"time"
@@ -15,107 +14,6 @@ import (
 // A transfer lives at its receiver's node. What a session here says of one that lives
 // elsewhere is said to that node, which has a stand-in of the session (see far), and
 // what the stand-in is told comes back.
-
-// An away is what a session has under way at other nodes.
-type away struct {
-	mu   sync.Mutex
-	open map[awayKey]*awayTransfer // guarded by mu
-}
-
-type awayKey struct{ target, sendID string }
-
-type awayTransfer struct {
-	node      nodes.NodeID
-	transfer  string // its id, once it is known
-	cancelled bool   // a cancel is on its way
-}
-
-func (a *away) get(key awayKey) (awayTransfer, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if x := a.open[key]; x != nil {
-		return *x, true
-	}
-	return awayTransfer{}, false
-}
-
-// note remembers where a transfer lives; false means that it is one too many.
-func (a *away) note(key awayKey, node nodes.NodeID, most int64) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	x := a.open[key]
-	if x == nil {
-		if int64(len(a.open)) >= most {
-			return false
-		}
-		if a.open == nil {
-			a.open = map[awayKey]*awayTransfer{}
-		}
-		x = &awayTransfer{}
-		a.open[key] = x
-	}
-	*x = awayTransfer{node: node}
-	return true
-}
-
-func (a *away) forget(key awayKey) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.open, key)
-}
-
-// cancelled notes a cancel of what has a sendID, and returns the nodes that it goes to.
-func (a *away) cancel(target, sendID string) []nodes.NodeID {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var all []nodes.NodeID
-	for key, x := range a.open {
-		if key.sendID == sendID && (target == "" || key.target == target) {
-			x.cancelled = true
-			all = append(all, x.node)
-		}
-	}
-	return all
-}
-
-// nodes returns where there is something.
-func (a *away) nodes() []nodes.NodeID {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	seen := map[nodes.NodeID]bool{}
-	var all []nodes.NodeID
-	for _, x := range a.open {
-		if !seen[x.node] {
-			seen[x.node] = true
-			all = append(all, x.node)
-		}
-	}
-	return all
-}
-
-// broken tells the session that what it has at a node has to be asked for again: the
-// transfer as such goes on, wherever its receiver is then.
-func (a *away) broken(s *session, id nodes.NodeID) {
-	a.mu.Lock()
-	var frames []*wire.Frame
-	for key, x := range a.open {
-		if x.node != id {
-			continue
-		}
-		delete(a.open, key)
-		if x.cancelled { // one that cancels takes no notice of "unknown"
-			frames = append(frames, &wire.Frame{Body: &wire.Frame_Verdict{Verdict: &wire.Verdict{
-				SendId: key.sendID, Code: uint32(wire.ServiceFault), Origin: wire.Origin_ORIGIN_SERVER,
-			}}})
-			continue
-		}
-		frames = append(frames, unknownTo(x.transfer, key.sendID))
-	}
-	a.mu.Unlock()
-	for _, f := range frames {
-		_ = s.send(f)
-	}
-}
 
 // A turn keeps a session's frames about transfers in order while the receiver of one is
 // looked for.
@@ -218,7 +116,7 @@ func (c *cluster) route(s *session, f *wire.Frame) (took, looks bool) {
 	case *wire.Frame_VerdictAck:
 		took = c.routeByID(s, f, b.VerdictAck.Transfer)
 		if what, err := decodeTransferID(b.VerdictAck.Transfer); err == nil {
-			s.away.forget(awayKey{what.Target, what.sendID()})
+			s.away.forget(s, awayKey{what.Target, what.sendID()})
 		}
 		return took, false
 	case *wire.Frame_Cancel:
@@ -248,7 +146,7 @@ func (c *cluster) routeOffer(s *session, f *wire.Frame, o *wire.Offer) (took, lo
 	if refusal == nil && c.srv.transfers.tooLarge(s.app, o.Kind, o.Size) {
 		refusal = &wire.Error{Code: wire.FileTooLarge}
 	}
-	if refusal == nil && !s.away.note(awayKey{o.Target, o.SendId}, id, s.party.app.limits.Load().user.most[cellTransfers]) {
+	if refusal == nil && !s.away.note(s, awayKey{o.Target, o.SendId}, id, s.party.app.limits.Load().user.most[cellTransfers]) {
 		refusal = c.srv.quota.over(cellNames[cellTransfers], scopeUser, wire.OverLimit, "too many transfers")
 	}
 	if refusal != nil {
@@ -285,13 +183,6 @@ func (c *cluster) routeByID(s *session, f *wire.Frame, transfer string) bool {
 	return there
 }
 
-// unknownTo makes a sender offer a transfer again.
-func unknownTo(transfer, sendID string) *wire.Frame {
-	return &wire.Frame{Body: &wire.Frame_Standing{Standing: &wire.Standing{
-		Transfer: transfer, SendId: sendID, State: wire.TransferState_TRANSFER_STATE_UNKNOWN,
-	}}}
-}
-
 func (c *cluster) routeCancel(s *session, f *wire.Frame, cancel *wire.Cancel) bool {
 	target := ""
 	if what, err := decodeTransferID(cancel.Transfer); err == nil {
@@ -312,11 +203,7 @@ func (c *cluster) say(s *session, id nodes.NodeID, f *wire.Frame) {
 	c.mu.Lock()
 	c.away[s.id] = s
 	c.mu.Unlock()
-	if !s.live() { // its end may have looked before
-		c.mu.Lock()
-		delete(c.away, s.id)
-		c.mu.Unlock()
-	}
+	s.away.tells(id)
 	token := s.token()
 	err := c.out.say(id, &nodes.Message{Body: &nodes.Message_Sending{Sending: &nodes.Sending{
 		Session: s.id, App: s.app, User: s.user, Instance: []byte(s.instance), Address: s.address,
@@ -324,6 +211,9 @@ func (c *cluster) say(s *session, id nodes.NodeID, f *wire.Frame) {
 	}}}, true)
 	if err != nil {
 		s.away.broken(s, id)
+	}
+	if !s.live() { // its end may have looked before
+		c.sessionDown(s)
 	}
 }
 
@@ -342,7 +232,7 @@ func (c *cluster) sessionDown(s *session) {
 	c.mu.Lock()
 	delete(c.away, s.id)
 	c.mu.Unlock()
-	for _, id := range s.away.nodes() {
+	for _, id := range s.away.end(s) {
 		c.out.say(id, &nodes.Message{Body: &nodes.Message_SenderGone{SenderGone: &nodes.SenderGone{
 			Session: s.id, Kicked: s.kicked.Load(),
 		}}}, true)
@@ -374,16 +264,16 @@ func (c *cluster) told(from nodes.NodeID, t *nodes.Told) {
 	open := false
 	switch b := f.Body.(type) {
 	case *wire.Frame_Accepted:
-		open = s.away.heard(b.Accepted.Transfer, b.Accepted.SendId, from, true)
+		open = s.away.heard(s, b.Accepted.Transfer, b.Accepted.SendId, from, true)
 	case *wire.Frame_Received:
-		open = s.away.heard(b.Received.Transfer, "", from, true)
+		open = s.away.heard(s, b.Received.Transfer, "", from, true)
 		if open && !s.roomy() {
 			return // the next one says more
 		}
 	case *wire.Frame_Verdict: // one with a transfer is repeated until it is acked
-		open = s.away.heard(b.Verdict.Transfer, b.Verdict.SendId, from, b.Verdict.Transfer != "")
+		open = s.away.heard(s, b.Verdict.Transfer, b.Verdict.SendId, from, b.Verdict.Transfer != "")
 	case *wire.Frame_Standing:
-		open = s.away.heard(b.Standing.Transfer, b.Standing.SendId, from, false)
+		open = s.away.heard(s, b.Standing.Transfer, b.Standing.SendId, from, false)
 	default:
 		c.stats.odd.Inc()
 		return
@@ -393,47 +283,6 @@ func (c *cluster) told(from nodes.NodeID, t *nodes.Told) {
 		return
 	}
 	_ = s.send(f)
-}
-
-// heard reports whether the session has a transfer at a node, which the node names by
-// its id or, before it has one, by its sendID. Unless it goes on it is forgotten: its
-// sender offers it again, or is through with it.
-func (a *away) heard(transfer, sendID string, from nodes.NodeID, goesOn bool) bool {
-	what, err := decodeTransferID(transfer)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	found := false
-	for key, x := range a.mineLocked(what, err == nil, sendID) {
-		if x.node != from {
-			continue
-		}
-		found = true
-		if !goesOn {
-			delete(a.open, key)
-		} else if err == nil {
-			x.transfer = transfer
-		}
-	}
-	return found
-}
-
-// mineLocked yields the transfers that what names, or, if there is no what, all of a
-// sendID.
-func (a *away) mineLocked(what *transferID, named bool, sendID string) iter.Seq2[awayKey, *awayTransfer] {
-	return func(yield func(awayKey, *awayTransfer) bool) {
-		if named {
-			key := awayKey{what.Target, what.sendID()}
-			if x := a.open[key]; x != nil {
-				yield(key, x)
-			}
-			return
-		}
-		for key, x := range a.open {
-			if key.sendID == sendID && !yield(key, x) {
-				return
-			}
-		}
-	}
 }
 
 // sending takes in what a sender's session at another node says. Its node has judged

@@ -119,10 +119,14 @@ func (c *cluster) tidyListeners() {
 	}
 }
 
-// forgetListener takes a user's stand-in out of service whose user has come here.
-func (c *cluster) forgetListener(p place) {
+// here takes a user's stand-in out of service whose user has come here, and has what
+// senders here send to it offered again.
+func (c *cluster) here(p place) {
 	if c == nil {
 		return
+	}
+	for _, s := range c.index.of(p) {
+		s.away.moved(s, p.user, 0)
 	}
 	c.mu.Lock()
 	s := c.listeners[p]

@@ -366,7 +366,7 @@ func (s *Server) enter(sess *session) *wire.Error {
 		if now := presenceOf(sess.user, sess); now.Status != before.Status || now.DoNotDisturb != before.DoNotDisturb {
 			s.presence.changed(sess.app, sess.user)
 		}
-		s.cluster.forgetListener(place{sess.app, sess.user})
+		s.cluster.here(place{sess.app, sess.user})
 		sess.tellCluster()
 	}
 	s.audit.login(sess)

@@ -19,6 +19,7 @@ func content(n int) []byte {
 
 // Commands, buffers and files go from one node to another as on one.
 func TestEverythingAcrossNodes(t *testing.T) {
+	t.Parallel()
 	c, _ := onMem(t, 3)
 	commands := make(chan dian.CmdData, 1000)
 	buffers := make(chan []byte, 10)

@@ -39,6 +39,7 @@ func request(t *testing.T, n *node, user, method, path string, body io.Reader, h
 // Mere HTTP clients reach a receiver through any node: POST a command, PUT a file, tus
 // with each request at another node, and the questions about presence.
 func TestHTTPAtAnyNode(t *testing.T) {
+	t.Parallel()
 	c, _ := onMem(t, 3)
 	files := make(chan dian.FileData, 10)
 	c.client(c.nodes[1], "bob", dian.WithAckHandled(), dian.WithHandler(dian.Handler{
@@ -119,6 +120,7 @@ func TestHTTPAtAnyNode(t *testing.T) {
 // A page of an allowed origin may read the answer of a carried request: each header of
 // ours is there once.
 func TestCarriedAnswersHaveTheirHeadersOnce(t *testing.T) {
+	t.Parallel()
 	c, _ := onMem(t, 2)
 	c.client(c.nodes[1], "bob", dian.WithHandler(dian.Handler{NotifyCmdData: func(dian.CmdData) {}}))
 	res, text := request(t, c.nodes[0], "alice", "POST", "/v1/users/bob/commands", strings.NewReader("x"), "Origin", c.nodes[0].url)

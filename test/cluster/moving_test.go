@@ -16,6 +16,7 @@ import (
 func TestFileGoesOnWhenItsEndsMove(t *testing.T) {
 	for _, who := range []string{"receiver", "sender", "both"} {
 		t.Run(who, func(t *testing.T) {
+			t.Parallel()
 			c, _ := onMem(t, 3)
 			files := make(chan dian.FileData, 10)
 			fb, fa := newFront(t, c.nodes[1]), newFront(t, c.nodes[0])
@@ -85,6 +86,7 @@ func (s *slowReader) bytes() int64 {
 
 // Commands to a user who moves from node to node arrive in order and once.
 func TestCommandsToAUserWhoMoves(t *testing.T) {
+	t.Parallel()
 	c, _ := onMem(t, 3)
 	var mu sync.Mutex
 	var got []string

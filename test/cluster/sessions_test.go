@@ -14,6 +14,7 @@ import (
 
 // A newer login anywhere kicks the older one, whose program is told once and for good.
 func TestOneSessionPerUser(t *testing.T) {
+	t.Parallel()
 	c, _ := onMem(t, 3)
 	var last *dian.Client
 	for i := range 7 {
@@ -70,6 +71,7 @@ func (c *cluster) listeners(user string, status uint32) {
 // Of two sessions that a split network has let in, one stays when it is whole again,
 // and a command reaches that one, once (case 96).
 func TestSplitHealsToOneSession(t *testing.T) {
+	t.Parallel()
 	c, mem := onMem(t, 2)
 	mem.Split("n0", "n1")
 	for _, n := range c.nodes { // each gives the other up
@@ -115,6 +117,7 @@ func TestSplitHealsToOneSession(t *testing.T) {
 // Two programs of one user at two nodes that kick each other all the time are told so,
 // as at one (case 34).
 func TestFightAcrossNodes(t *testing.T) {
+	t.Parallel()
 	c, _ := onMem(t, 2)
 	for i := range 50 {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -134,6 +137,7 @@ func TestFightAcrossNodes(t *testing.T) {
 
 // Presence is the same at every node, and right after a node has gone.
 func TestPresenceAcrossNodes(t *testing.T) {
+	t.Parallel()
 	c, mem := onMem(t, 3)
 	var mu sync.Mutex
 	seen := map[string]uint32{}
@@ -191,6 +195,7 @@ func TestPresenceAcrossNodes(t *testing.T) {
 
 // What a node tells is not lost for good when the bus loses it.
 func TestLossyBus(t *testing.T) {
+	t.Parallel()
 	c, mem := onMem(t, 3)
 	var n int
 	var mu sync.Mutex
