@@ -8,7 +8,7 @@ GO    ?= go
 TOOL  := $(GO) tool -modfile=tools.mod
 BIN   := bin/dian
 
-.PHONY: help build test test-go test-sim test-32 test-real test-js test-web sim kills soak lint generate generate-check web web-check cross fuzz races bench bench-compare clean
+.PHONY: help build test test-go test-sim test-32 test-real test-js test-web sim kills soak lint generate generate-check web web-check cross fuzz races bench bench-cluster bench-compare clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -91,6 +91,9 @@ cross: ## build for every platform that we promise
 BENCH_ONLY := bulk,memory,commands,beside,idle,transfers,sessions,files,network
 bench: ## Dian beside its limits and peers, into docs/performance.*; about an hour and a half (ROUNDS=5, GIB=1, ONLY=bulk,commands)
 	cd bench && $(GO) run . -write ../docs -rounds $${ROUNDS:-5} -gib $${GIB:-1} -only $${ONLY:-$(BENCH_ONLY)}
+
+bench-cluster: ## a cluster of two nodes beside one node and NATS, into docs/performance-cluster.*; about half an hour (ROUNDS=5, GIB=1)
+	cd bench && $(GO) run . -write ../docs -rounds $${ROUNDS:-5} -gib $${GIB:-1} -only cluster
 
 bench-compare: ## are the micro-benchmarks slower than at the commit BASE? (COUNT=10, PACKAGES=, BENCH=.)
 	./bench/compare.sh $${BASE:-main}

@@ -73,13 +73,19 @@ func (b *bench) commands() {
 	b.compare(t, all)
 }
 
-// dianAskers starts relay and responder and returns the two ways to ask.
+// dianAskers starts relay, responder and requester and returns the two ways to ask.
 func (b *bench) dianAskers(secure bool) (many, alone asker, err error) {
 	r, err := b.startRelay(secure)
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := b.startPart("dian-responder", r.url, b.dir, filepath.Join(b.dir, "responder-"+kind(secure))); err != nil {
+	return b.dianPair(r, r, "responder-"+kind(secure))
+}
+
+// dianPair starts a responder at one relay and a requester at another, which may be
+// the same, and returns the two ways to ask.
+func (b *bench) dianPair(from, to *relay, folder string) (many, alone asker, err error) {
+	if _, err := b.startPart("dian-responder", to.url, b.dir, filepath.Join(b.dir, folder)); err != nil {
 		return nil, nil, err
 	}
 	answered := func(r dian.Result) {
@@ -87,7 +93,7 @@ func (b *bench) dianAskers(secure bool) (many, alone asker, err error) {
 			done(r.Err)
 		}
 	}
-	client, err := benchClient(r.url, b.dir, "alice", dian.WithSendOnly(), dian.WithHandler(dian.Handler{SendCmdResult: answered}))
+	client, err := benchClient(from.url, b.dir, "alice", dian.WithSendOnly(), dian.WithHandler(dian.Handler{SendCmdResult: answered}))
 	if err != nil {
 		return nil, nil, err
 	}

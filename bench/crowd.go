@@ -127,7 +127,7 @@ func crowdReceive(args []string) error { // URL FOLDER N
 }
 
 // crowdSend is N users who send as told.
-func crowdSend(args []string) error { // URL FOLDER N
+func crowdSend(args []string) error { // URL FOLDER N [ADDRESS of lanes]
 	n, err := strconv.Atoi(args[2])
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func crowdSend(args []string) error { // URL FOLDER N
 	clients := make([]*dian.Client, n)
 	if err := many(n, 32, func(i int) error {
 		var err error
-		clients[i], err = benchClient(args[0], args[1], fmt.Sprintf("alice-%d", i), dian.WithSendOnly())
+		clients[i], err = benchClient(args[0], args[1], fmt.Sprintf("alice-%d", i), append(lanesAt(args[3:]), dian.WithSendOnly())...)
 		return err
 	}); err != nil {
 		return err

@@ -35,18 +35,19 @@ func main() {
 	flag.IntVar(&s.sessions, "sessions", 10_000, "how many idle sessions; half as many are measured, too")
 	flag.IntVar(&s.files, "files", 10_000, "how many small files")
 	flag.StringVar(&s.disk, "disk", "/var/tmp", "a folder on a real disk")
-	only := flag.String("only", "bulk,memory,commands,beside,idle,transfers,sessions,files,network", "which measurements to make; there are bounds and storm too")
+	only := flag.String("only", "bulk,memory,commands,beside,idle,transfers,sessions,files,network", "which measurements to make; there are bounds and storm too, and cluster, which is cluster-commands, -bus, -lanes, -logins, -idle and -loss")
 	loads := flag.String("loads", "stalled,late,idle,flood,offers", "which loads of bounds")
 	who := flag.String("who", "", "a pattern (RE2) of the contestants to measure, for a look at a few of them; \"\": all")
-	docs := flag.String("write", "", "a folder whose performance.md gets the tables, performance.svg the plot, and performance.json all rounds")
+	flag.StringVar(&s.profiles, "profile", "", "a folder for CPU profiles of the nodes of cluster-commands, while 256 are in flight; for go tool pprof")
+	docs := flag.String("write", "", "a folder whose performance.md gets the tables, performance.svg the plot, and performance.json all rounds; performance-cluster.md and .json those of cluster")
 	flag.Parse()
 	var err error
 	if s.who, err = regexp.Compile(*who); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
 	}
-	if *who != "" && *docs != "" {
-		fmt.Fprintln(os.Stderr, "bench: -write wants all contestants, without -who")
+	if (*who != "" || s.profiles != "") && *docs != "" {
+		fmt.Fprintln(os.Stderr, "bench: -write wants all contestants, without -who and -profile")
 		os.Exit(2)
 	}
 	s.size, s.flow, s.loads = int64(*gib*(1<<30)), int64(*memory*(1<<30)), strings.Split(*loads, ",")
@@ -81,8 +82,14 @@ func measure(s settings, only []string, docs string) error {
 		{"network", plain(b.network)},
 		{"bounds", b.bounds},
 		{"storm", b.storm},
+		{clusterPrefix + "commands", plain(b.clusterCommands)},
+		{clusterPrefix + "bus", b.clusterBus},
+		{clusterPrefix + "lanes", b.clusterLanes},
+		{clusterPrefix + "logins", plain(b.clusterLogins)},
+		{clusterPrefix + "idle", plain(b.clusterIdle)},
+		{clusterPrefix + "loss", b.clusterLoss},
 	} {
-		if !slices.Contains(only, m.name) {
+		if !slices.Contains(only, m.name) && !(strings.HasPrefix(m.name, clusterPrefix) && slices.Contains(only, "cluster")) {
 			continue
 		}
 		err := m.run()
@@ -108,6 +115,7 @@ var parts = map[string]func(args []string) error{
 	"bare-send":          bareSend,
 	"bare-receive":       bareReceive,
 	"crowd-receive":      crowdReceive,
+	"crowd-sink":         crowdSink,
 	"bare-crowd-relay":   bareCrowdRelay,
 	"bare-crowd-receive": bareCrowdReceive,
 	"bare-crowd-send":    bareCrowdSend,
@@ -119,6 +127,7 @@ var parts = map[string]func(args []string) error{
 	"bare-accept":        bareAccept,
 	"link":               linkProxy,
 	"load-bare":          loadRaw(openBare),
+	"load-logins":        loadLogins,
 	"load-idle":          loadRaw(openDian),
 	"load-mqtt":          loadRaw(openMQTT),
 	"load-nats":          loadRaw(openNATS),

@@ -14,7 +14,7 @@ import (
 )
 
 // natsServer is a NATS server without logs and nothing else switched on than asked for.
-func natsServer(args []string) error { // PORT FOLDER ("": no TLS) [STORE for JetStream]
+func natsServer(args []string) error { // PORT FOLDER ("": no TLS) [STORE for JetStream, or ""] [PORT of its counters]
 	port, err := strconv.Atoi(args[0])
 	if err != nil {
 		return err
@@ -29,9 +29,15 @@ func natsServer(args []string) error { // PORT FOLDER ("": no TLS) [STORE for Je
 			return err
 		}
 	}
-	if len(args) > 2 {
+	if len(args) > 2 && args[2] != "" {
 		o.JetStream, o.StoreDir = true, args[2]
 		o.JetStreamMaxStore, o.JetStreamMaxMemory = 1<<40, 1<<40
+	}
+	if len(args) > 3 {
+		o.HTTPHost = "127.0.0.1"
+		if o.HTTPPort, err = strconv.Atoi(args[3]); err != nil {
+			return err
+		}
 	}
 	s, err := server.NewServer(o)
 	if err != nil {
@@ -46,9 +52,11 @@ func natsServer(args []string) error { // PORT FOLDER ("": no TLS) [STORE for Je
 type natsNode struct {
 	*process
 	url, folder string // the folder is empty without TLS
+	counters    string // URL of them, if it tells
 }
 
-func (b *bench) startNATS(secure bool, store ...string) (*natsNode, error) {
+// startNATS starts one; more are the part's other arguments.
+func (b *bench) startNATS(secure bool, more ...string) (*natsNode, error) {
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -58,7 +66,7 @@ func (b *bench) startNATS(secure bool, store ...string) (*natsNode, error) {
 		n.url, n.folder = "tls://"+addr, b.dir
 	}
 	_, port, _ := net.SplitHostPort(addr)
-	if n.process, err = b.start(b.self, append([]string{"nats-server", port, n.folder}, store...)...); err != nil {
+	if n.process, err = b.start(b.self, append([]string{"nats-server", port, n.folder}, more...)...); err != nil {
 		return nil, err
 	}
 	return n, waitListening(addr)
@@ -108,6 +116,11 @@ func (b *bench) natsAskers(secure bool) (many, alone asker, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return b.natsPair(n)
+}
+
+// natsPair is natsAskers at a server that runs.
+func (b *bench) natsPair(n *natsNode) (many, alone asker, err error) {
 	if _, err := b.startPart("nats-responder", n.url, n.folder); err != nil {
 		return nil, nil, err
 	}

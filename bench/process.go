@@ -28,13 +28,14 @@ import (
 // bench holds what the measurements share.
 type bench struct {
 	settings
-	dir    string // a tmpfs where there is one
-	self   string
-	dian   string
-	ends   []func() // what the running measurement has to end
-	began  []*process
-	report report
-	failed bool // a contestant did
+	dir     string // a tmpfs where there is one
+	self    string
+	dian    string
+	ends    []func() // what the running measurement has to end
+	began   []*process
+	report  report
+	failed  bool // a contestant did
+	sockets int  // how many relays can be asked for profiles
 }
 
 // settings are the flags of all measurements.
@@ -48,6 +49,7 @@ type settings struct {
 	disk     string        // a folder on a real one
 	loads    []string      // of bounds
 	who      *regexp.Regexp
+	profiles string // a folder for CPU profiles of nodes, or ""
 }
 
 func newBench(s settings) (*bench, error) {

@@ -17,7 +17,8 @@ type relay struct {
 	secure bool
 }
 
-func (b *bench) startRelay(secure bool) (*relay, error) {
+// startRelay starts one; more are its other flags.
+func (b *bench) startRelay(secure bool, more ...string) (*relay, error) {
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -28,7 +29,7 @@ func (b *bench) startRelay(secure bool) (*relay, error) {
 		r.url = "https://" + addr
 		args = append(args, "--tls-cert", filepath.Join(b.dir, "tls.crt"), "--tls-key", filepath.Join(b.dir, "tls.key"))
 	}
-	if r.process, err = b.start(b.dian, args...); err != nil {
+	if r.process, err = b.start(b.dian, append(args, more...)...); err != nil {
 		return nil, err
 	}
 	return r, waitListening(addr)

@@ -116,7 +116,11 @@ func (a *admin) kick(w http.ResponseWriter, r *http.Request, act *actRecord) err
 	}
 	act.count = int64(result.Kicked)
 	if result.Kicked == 0 {
-		return &wire.Error{Code: wire.PeerOffline, Detail: "there is no such session"}
+		detail := "there is no such session"
+		if a.srv.cluster != nil && k.Session == 0 {
+			detail = "there is no such session here; the other nodes are told"
+		}
+		return &wire.Error{Code: wire.PeerOffline, Detail: detail}
 	}
 	writeAdmin(w, http.StatusOK, result)
 	return nil

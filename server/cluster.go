@@ -374,12 +374,7 @@ func (c *cluster) came(p place) {
 			c.subs.tell(p) // it may not have heard of ours
 			return
 		}
-		// The same client at another node goes on with its lanes.
-		if here.instance != there.Instance {
-			here.kicked.Store(true)
-		}
-		here.end(wire.Kicked, "")
-		here.down()
+		here.giveWay(there.Instance)
 	}
 	for _, s := range c.index.of(p) {
 		s.away.moved(s, p.user, node.ID)

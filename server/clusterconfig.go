@@ -190,6 +190,9 @@ func (c *Cluster) check(dev bool) error {
 			return errors.New("cluster.url: write it like http://10.0.0.5:7701, without a path")
 		}
 	}
-	_, _, err := c.TLS.configs()
+	server, _, err := c.TLS.configs()
+	if err == nil && c.URL != "" && (server != nil) != strings.HasPrefix(c.URL, "https://") {
+		return errors.New("cluster.url: it begins with https:// if there is cluster.tls, and with http:// if not")
+	}
 	return err
 }

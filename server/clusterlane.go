@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -141,23 +142,36 @@ func advertised(at net.Addr, busURLs []string) string {
 	if !ok || !tcp.IP.IsUnspecified() {
 		return at.String()
 	}
-	host := ""
+	return net.JoinHostPort(ownAddress(busURLs), strconv.Itoa(tcp.Port))
+}
+
+// ownAddress is the address from which this node reaches the bus. If that is on the same
+// machine it is any other that is not only the machine's own.
+func ownAddress(busURLs []string) string {
 	for _, text := range busURLs {
 		u, err := url.Parse(text)
 		if err != nil || u.Hostname() == "" {
 			continue
 		}
 		// Nothing is sent: the kernel says which address it would use.
-		if conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "9")); err == nil {
-			host = conn.LocalAddr().(*net.UDPAddr).IP.String()
-			conn.Close()
-			break
+		conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "9"))
+		if err != nil {
+			continue
+		}
+		ip := conn.LocalAddr().(*net.UDPAddr).IP
+		conn.Close()
+		if !ip.IsLoopback() {
+			return ip.String()
 		}
 	}
-	if host == "" {
-		host, _ = os.Hostname()
+	own, _ := net.InterfaceAddrs()
+	for _, a := range own {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
 	}
-	return net.JoinHostPort(host, strconv.Itoa(tcp.Port))
+	host, _ := os.Hostname()
+	return host
 }
 
 // close ends the listener, when ctx ends at the latest.
@@ -192,13 +206,19 @@ type carriage struct {
 
 type carriageKey struct{}
 
-// carry sends a request about a user on to the user's node if that is another one, and
+// carry sends a request for a user on to the user's node if that is another one, and
 // reports whether it is answered. A request that was carried stays where it is: one hop
-// (case 100).
-func (c *cluster) carry(w http.ResponseWriter, r *http.Request, app, user string) bool {
-	if c == nil || carriedFrom(r) != nil || c.srv.listener(app, user) != nil {
+// (case 100). Nobody is looked for whom the token does not allow to be sent to: how long
+// that takes would tell where he is (case 38).
+func (c *cluster) carry(w http.ResponseWriter, r *http.Request, by claims, user, kind string) bool {
+	if c == nil || carriedFrom(r) != nil || wire.CheckTarget(user) != nil || c.srv.listener(by.App, user) != nil ||
+		c.srv.allow(r.Context(), by, VerbSend, user, kind) != nil {
 		return false
 	}
+	return c.carryTo(w, r, by.App, user)
+}
+
+func (c *cluster) carryTo(w http.ResponseWriter, r *http.Request, app, user string) bool {
 	_, to, there := c.carrier(app, user)
 	if !there {
 		c.locate(r.Context(), place{app, user})
@@ -211,14 +231,47 @@ func (c *cluster) carry(w http.ResponseWriter, r *http.Request, app, user string
 	return true
 }
 
-// carryTransfer is carry for a request about a transfer that is known by its id. What is
-// here stays here while nobody has its receiver.
-func (c *cluster) carryTransfer(w http.ResponseWriter, r *http.Request, id string) bool {
+// carryUp is carry for a sender's request about a transfer, which it names by its id.
+func (c *cluster) carryUp(w http.ResponseWriter, r *http.Request, by claims, id string) bool {
 	if c == nil || carriedFrom(r) != nil {
 		return false
 	}
 	what, err := decodeTransferID(id)
-	if err != nil || c.srv.listener(what.App, what.Target) != nil {
+	if err != nil || what.App != by.App || what.Source != by.User ||
+		c.srv.allow(r.Context(), by, VerbSend, what.Target, kindName(what.Kind)) != nil {
+		return false
+	}
+	return c.carryTransfer(w, r, what, id)
+}
+
+// carryDown is carry for a receiver's request, which has a ticket and no token.
+func (c *cluster) carryDown(w http.ResponseWriter, r *http.Request, id string) bool {
+	if c == nil || carriedFrom(r) != nil || !c.madeTicket(id, ticketOf(r)) {
+		return false
+	}
+	what, err := decodeTransferID(id)
+	return err == nil && c.carryTransfer(w, r, what, id)
+}
+
+// ticket makes a ticket of which every node can see that a node of this cluster has made
+// it for a transfer; whether it counts now only the transfer's node knows.
+func (c *cluster) ticket(id string) string {
+	text := rand.Text()
+	if c == nil {
+		return text
+	}
+	return text + "." + c.lanes.sign("ticket", id, text)
+}
+
+func (c *cluster) madeTicket(id, ticket string) bool {
+	text, mac, _ := strings.Cut(ticket, ".")
+	return hmac.Equal([]byte(mac), []byte(c.lanes.sign("ticket", id, text)))
+}
+
+// carryTransfer carries a request about a transfer to where its receiver is. What is here
+// stays here while nobody has him.
+func (c *cluster) carryTransfer(w http.ResponseWriter, r *http.Request, what *transferID, id string) bool {
+	if c.srv.listener(what.App, what.Target) != nil {
 		return false
 	}
 	if _, to, there := c.carrier(what.App, what.Target); there {
@@ -232,11 +285,15 @@ func (c *cluster) carryTransfer(w http.ResponseWriter, r *http.Request, id strin
 		return false
 	}
 	for begun := time.Now(); c.srv.transfers.find(id) == nil && time.Since(begun) < placeWait && r.Context().Err() == nil; {
-		if c.carry(w, r, what.App, what.Target) {
+		if c.carryTo(w, r, what.App, what.Target) {
 			return true
 		}
 		if c.srv.listener(what.App, what.Target) != nil || !c.up.Load() {
 			return false
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-r.Context().Done():
 		}
 	}
 	return false

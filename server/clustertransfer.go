@@ -129,8 +129,11 @@ func (c *cluster) routeOffer(s *session, f *wire.Frame, o *wire.Offer) (took, lo
 	if c.srv.listener(s.app, o.Target) != nil || wire.CheckOffer(o) != nil {
 		return false, false
 	}
+	// Here, and not where it goes: the token is this node's to judge. And before anybody
+	// is looked for: how long that takes would tell where he is (case 38).
+	refusal := c.srv.allow(s.ctx, s.token(), VerbSend, o.Target, kindName(o.Kind))
 	id, _, there := c.carrier(s.app, o.Target)
-	if !there {
+	if !there && refusal == nil {
 		key := transferKey{s.app, s.user, o.Target, o.SendId}
 		if x, open := s.away.get(awayKey{o.Target, o.SendId}); open && c.knows(x.node) {
 			id, there = x.node, true // it waits there for its receiver
@@ -138,11 +141,9 @@ func (c *cluster) routeOffer(s *session, f *wire.Frame, o *wire.Offer) (took, lo
 			return false, false
 		}
 	}
-	if !there {
+	if !there && refusal == nil {
 		return false, true
 	}
-	// Here, and not where it goes: the token is this node's to judge.
-	refusal := c.srv.allow(s.ctx, s.token(), VerbSend, o.Target, kindName(o.Kind))
 	if refusal == nil && c.srv.transfers.tooLarge(s.app, o.Kind, o.Size) {
 		refusal = &wire.Error{Code: wire.FileTooLarge}
 	}

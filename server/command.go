@@ -389,6 +389,11 @@ func (p *pending) close() []pendingCommand {
 func (s *session) commandExpired(c pendingCommand) {
 	var r resultFrame
 	r.refuse(c.id, wire.PeerNoAnswer, "no ack in time")
+	if s.far != nil { // the receiver's node writes the audit
+		s.settled(c)
+		c.from.commandDone(c.size, &r)
+		return
+	}
 	s.settle(c, &r)
 }
 

@@ -93,7 +93,7 @@ func (d *downLane) head(t *transfer, ranged bool) {
 // serveDown answers GET /v1/transfers/{id}, the down-lane.
 func (ts *transfers) serveDown(w http.ResponseWriter, r *http.Request) {
 	gone := func() { writeProblem(w, wire.BadSendID, "no such transfer, or the ticket does not count (any more)") }
-	if ts.srv.cluster.carryTransfer(w, r, r.PathValue("id")) {
+	if ts.srv.cluster.carryDown(w, r, r.PathValue("id")) {
 		return
 	}
 	t := ts.find(r.PathValue("id"))

@@ -139,6 +139,16 @@ func (u *upLane) interrupt() {
 	_ = u.control.SetReadDeadline(time.Unix(1, 0))
 }
 
+// client returns a context that ends when the lane's client has gone, as far as one can
+// know that: of a lane that was interrupted when its body was through, net/http says so
+// although the client is there and waits for the answer.
+func (u *upLane) client(ctx context.Context) context.Context {
+	if u.interrupted.Load() {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
 func (t *transfer) endUpLocked(why laneEnd) {
 	if t.up != nil && !(why == laneOver && t.deliveredLocked()) {
 		t.up.endLocked(why)
@@ -236,6 +246,7 @@ func (t *transfer) upload(ctx context.Context, u *upLane) upOutcome {
 			}
 			wait = newPatience(u.patience)
 		default:
+			ctx := u.client(ctx)
 			if t.waitLocked(ctx, u.stopped, wait.c) {
 				return upAway
 			}
@@ -325,6 +336,7 @@ func (t *transfer) feedLocked(u *upLane, d *downLane, drop int64) upOutcome {
 // confirmLocked waits, after the last byte of an up-lane, until the receiver has
 // confirmed it, or for the verdict if it is the content's last byte.
 func (t *transfer) confirmLocked(ctx context.Context, u *upLane) upOutcome {
+	ctx = u.client(ctx)
 	last := u.p == t.what.Size
 	t.stepLocked(relay.RelaySync{})
 	wait := newPatience(u.patience)

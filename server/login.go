@@ -361,7 +361,11 @@ func (s *Server) enter(sess *session) *wire.Error {
 		before := presenceOf(sess.user, nil)
 		if older != nil {
 			before = presenceOf(sess.user, older)
-			older.kick("")
+			if sess.last > 0 && sess.last < older.epoch {
+				older.giveWay(sess.instance)
+			} else {
+				older.kick("")
+			}
 		}
 		if now := presenceOf(sess.user, sess); now.Status != before.Status || now.DoNotDisturb != before.DoNotDisturb {
 			s.presence.changed(sess.app, sess.user)

@@ -14,8 +14,8 @@ const (
 	packetBytes = 64 << 10
 	// What waits for one node to be said. Over the first bound nothing is taken that can
 	// be refused, over the second what is said to the node is lost, as on a broken line.
-	outboxFull = 8 << 20
-	outboxMost = 32 << 20
+	outboxFull = 32 << 20
+	outboxMost = 64 << 20
 )
 
 // everybody is the destination of what is said to all nodes.

@@ -31,7 +31,7 @@ func (ts *transfers) servePut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.leave()
-	if wire.CheckTarget(r.PathValue("user")) == nil && ts.srv.cluster.carry(w, r, c.App, r.PathValue("user")) {
+	if ts.srv.cluster.carry(w, r, c.claims, r.PathValue("user"), kindName(wire.Kind_KIND_FILE)) {
 		return
 	}
 	if r.ContentLength < 0 {

@@ -187,7 +187,7 @@ func (s *Server) serveCommand(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, wire.ServiceFault, "the server is stopping")
 		return
 	}
-	if wire.CheckTarget(r.PathValue("user")) == nil && s.cluster.carry(w, r, by.App, r.PathValue("user")) {
+	if s.cluster.carry(w, r, by.claims, r.PathValue("user"), "command") {
 		return
 	}
 	c := &wire.Command{Id: r.Header.Get("Dian-Send-Id"), Target: r.PathValue("user")}

@@ -146,6 +146,19 @@ func (s *session) kick(detail string) {
 	s.down()
 }
 
+// giveWay ends the session because another one has its place. If that is the same client's
+// it is not told so for good: a login that the client has given up may have come late, and
+// then it is the client's live line that gives way, which has to come again.
+func (s *session) giveWay(instance string) {
+	if instance != s.instance {
+		s.kick("")
+		return
+	}
+	s.srv.metrics.lineOffs.WithLabelValues(codeLabel(wire.Kicked)).Inc()
+	s.close(closeRestart)
+	s.down()
+}
+
 // close ends the session in a way after which the client reconnects.
 func (s *session) close(status int) {
 	s.state.Store(sessionGone)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -320,7 +319,7 @@ func (ts *transfers) add(what *transferID, m *relay.Relay, instead *transfer, fr
 		etag:   etagOf(id),
 		peer:   &wire.Peer{User: what.Target, Instance: []byte(what.Instance)},
 		origin: &wire.Peer{User: what.Source},
-		ticket: rand.Text(),
+		ticket: ts.srv.cluster.ticket(id),
 		trail:  trail{begun: time.Now(), via: viaSession},
 	}
 	if what.HTTP {

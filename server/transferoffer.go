@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"time"
 
@@ -175,7 +174,7 @@ func (t *transfer) attachLocked(sess *session) {
 		return
 	}
 	if t.ticket == "" {
-		t.ticket = rand.Text()
+		t.ticket = t.ts.srv.cluster.ticket(t.id)
 	}
 	t.receiver = sess
 	t.forgetLateLocked()

@@ -88,7 +88,7 @@ func (ts *transfers) serveCreate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer ts.leave()
-	if wire.CheckTarget(r.PathValue("user")) == nil && ts.srv.cluster.carry(w, r, c.App, r.PathValue("user")) {
+	if ts.srv.cluster.carry(w, r, c.claims, r.PathValue("user"), kindName(wire.Kind_KIND_FILE)) {
 		return
 	}
 	size, err := lengthHeader(r.Header, "Upload-Length")
@@ -190,7 +190,7 @@ func (ts *transfers) serveHead(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.leave()
-	if ts.srv.cluster.carryTransfer(w, r, r.PathValue("id")) {
+	if ts.srv.cluster.carryUp(w, r, c.claims, r.PathValue("id")) {
 		return
 	}
 	t, err := ts.rebuild(r.Context(), r.PathValue("id"), c.claims, &c.party, false)
@@ -264,7 +264,7 @@ func (ts *transfers) servePatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.leave()
-	if ts.srv.cluster.carryTransfer(w, r, r.PathValue("id")) {
+	if ts.srv.cluster.carryUp(w, r, c.claims, r.PathValue("id")) {
 		return
 	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != tusContentType {
@@ -351,7 +351,7 @@ func (ts *transfers) serveDelete(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.leave()
-	if ts.srv.cluster.carryTransfer(w, r, r.PathValue("id")) {
+	if ts.srv.cluster.carryUp(w, r, c.claims, r.PathValue("id")) {
 		return
 	}
 	again := false

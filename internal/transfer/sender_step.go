@@ -244,8 +244,8 @@ func (s *Sender) verdict(now time.Time, e SenderVerdict) {
 // offline is the server's word that it could not pass the offer on.
 func (s *Sender) offline(now time.Time, r SenderResult) {
 	first := !s.everyone && s.asked <= 1
-	if first {
-		s.asked = 0 // this one has reached nobody
+	if first && !(s.cancelling && r.Code == wire.ServiceFault) {
+		s.asked = 0 // this one has reached nobody; after a cancel, 8 may be about that
 	}
 	// A server that stops says 8 of a peer who is there, and who comes back too.
 	again := !first || s.held

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	natsd "github.com/nats-io/nats-server/v2/server"
+
 	"github.com/dian-im/dian"
 )
 
@@ -261,4 +263,59 @@ func TestRollingUpgrade(t *testing.T) {
 		meet(t, nodes)
 	}
 	s.check(0)
+}
+
+// NATS throws a node out that does not read, as it does with slow consumers: what was on
+// its way to the node is lost, and nothing is lost for good (case 97).
+func TestSlowConsumer(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, func(o *natsd.Options) { o.MaxPending, o.WriteDeadline = 1<<20, 200*time.Millisecond })
+	nodes := trio(t, nats.url())
+	p := newPair(t, &nodes[1].node, &nodes[0].node)
+	s := p.flow(128<<20, 20*time.Millisecond)
+	s.reached(0.1)
+	const pairs, each = 16, 32 // of 60 kB: more than NATS and the kernel hold for it
+	got := &log{}
+	var senders []*dian.Client
+	for i := range pairs {
+		connect(t, nodes[0].url, fmt.Sprint("dora", i), dian.WithHandler(dian.Handler{
+			NotifyCmdData: func(m dian.CmdData) { got.add(m.SendID) },
+		}))
+		senders = append(senders, connect(t, nodes[1].url, fmt.Sprint("carl", i)))
+		wait(t, "she is known", func() bool { return result(t, senders[i].SendCmd(fmt.Sprint("dora", i), nil)) == nil })
+	}
+	nodes[0].signal(syscall.SIGSTOP)
+	var tasks []*dian.Task
+	for i, carl := range senders {
+		for range each {
+			tasks = append(tasks, carl.SendCmd(fmt.Sprint("dora", i), make([]byte, 60_000), dian.WithWaitForPeer(patience)))
+		}
+	}
+	wait(t, "NATS has thrown it out", func() bool { return nats.srv.NumSlowConsumers() > 0 })
+	nodes[0].signal(syscall.SIGCONT)
+	meet(t, nodes)
+	fates := map[string]error{}
+	for _, task := range tasks {
+		fates[task.ID()] = result(t, task)
+	}
+	seen := map[string]bool{}
+	for _, id := range got.list() {
+		if seen[id] {
+			t.Errorf("command %s was delivered twice", id)
+		}
+		seen[id] = true
+	}
+	for id, err := range fates {
+		switch {
+		case err == nil && !seen[id]:
+			t.Errorf("command %s has the result 0 and was not delivered", id)
+		case dian.CodeOf(err) == dian.ErrPeerBusy: // too much for the node that it goes to
+			if seen[id] {
+				t.Errorf("command %s has the result 602 and was delivered", id)
+			}
+		case err != nil && dian.CodeOf(err) != dian.ErrPeerNoAnswer:
+			t.Errorf("command %s: %v", id, err)
+		}
+	}
+	s.check(1000)
 }

@@ -113,11 +113,11 @@ func (l *lockedBuffer) String() string {
 
 // serve starts `dian serve` in the cluster of a NATS server; its port is its own for
 // all of its lives.
-func serve(t *testing.T, name, nats string, port int, args ...string) *process {
+func serve(t *testing.T, name, nats string, port int, env ...string) *process {
 	t.Helper()
 	p := &process{t: t, err: &lockedBuffer{}, node: node{name: name, url: fmt.Sprintf("http://127.0.0.1:%d", port)}}
-	args = append([]string{"serve", "--dev", "--nats", nats, "--listen", fmt.Sprintf("127.0.0.1:%d", port)}, args...)
-	p.cmd = exec.Command(program, args...)
+	p.cmd = exec.Command(program, "serve", "--dev", "--nats", nats, "--listen", fmt.Sprintf("127.0.0.1:%d", port))
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = p.err
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -153,11 +153,11 @@ func (p *process) signal(s syscall.Signal) {
 }
 
 // trio starts three relays on one NATS server and waits until they know each other.
-func trio(t *testing.T, nats string, args ...string) []*process {
+func trio(t *testing.T, nats string, env ...string) []*process {
 	t.Helper()
 	var all []*process
 	for i := range 3 {
-		all = append(all, serve(t, fmt.Sprint("p", i), nats, freePort(t), args...))
+		all = append(all, serve(t, fmt.Sprint("p", i), nats, freePort(t), env...))
 	}
 	meet(t, all)
 	return all

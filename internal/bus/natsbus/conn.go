@@ -155,7 +155,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	return made, nil
 }
 
-// dial does as nats.go's own dialer, which does not stop to look a name up when it closes.
+// dial does what nats.go does with a name of several addresses, but close ends it.
 func (d *dialer) dial(network, address string) (net.Conn, error) {
 	name, port, err := net.SplitHostPort(address)
 	if err != nil {
