@@ -40,8 +40,9 @@ type cluster struct {
 	stats  clusterMetrics
 
 	// Owned by the bus's goroutine, which calls message.
-	open *nodes.Codec
-	in   nodes.Message
+	open    *nodes.Codec
+	in      nodes.Reader
+	results resultFrame
 
 	mu        sync.RWMutex           // guards what follows
 	view      *nodes.View            //
@@ -204,16 +205,23 @@ func (c *cluster) message(m bus.Message) {
 	c.mu.Unlock()
 	c.effects(&e)
 	for counts && len(messages) > 0 {
-		c.in.Reset()
-		if messages, err = nodes.Next(messages, &c.in); err != nil {
+		if messages, err = c.in.Next(messages); err != nil {
 			c.stats.refused(c, err)
 			return
 		}
 		c.stats.messagesIn.Inc()
-		if toAll {
-			c.toAll(node, &c.in)
-		} else {
-			c.toUs(node, &c.in)
+		switch in := &c.in; {
+		case toAll && in.Message != nil:
+			c.toAll(node, in.Message)
+		case toAll:
+			c.stats.odd.Inc()
+		case in.Message != nil:
+			c.toUs(node, in.Message)
+		case c.unproven(node, nil):
+		case in.Deliver != nil:
+			c.deliver(node, in.Deliver)
+		default:
+			c.delivered(node, in.Delivered)
 		}
 	}
 }
@@ -273,10 +281,6 @@ func (c *cluster) toUs(from nodes.NodeID, m *nodes.Message) {
 		c.takeRevocations(b.Revocations)
 	case *nodes.Message_Broken:
 		c.broken(from)
-	case *nodes.Message_Deliver:
-		c.deliver(from, b.Deliver)
-	case *nodes.Message_Delivered:
-		c.delivered(from, b.Delivered)
 	case *nodes.Message_Sending:
 		c.sending(from, b.Sending)
 	case *nodes.Message_Told:
@@ -292,7 +296,7 @@ func (c *cluster) toUs(from nodes.NodeID, m *nodes.Message) {
 // and counts only if it has: it may be a repetition of what was recorded. Its node, if it
 // is one, hears that it was not taken in.
 func (c *cluster) unproven(from nodes.NodeID, m *nodes.Message) bool {
-	switch m.Body.(type) {
+	switch m.GetBody().(type) {
 	case *nodes.Message_Beat, *nodes.Message_Users, *nodes.Message_Resync, *nodes.Message_Broken:
 		return false
 	}

@@ -8,11 +8,11 @@ import (
 )
 
 // deliver says a command to the node of its receiver, for whom to stands in.
-func (f *far) deliver(to *session, c *wire.Command, from commandSource) error {
+func (f *far) deliver(to *session, frame *wire.Frame, from commandSource) error {
 	_, address, _ := from.sender()
-	return asLink(f.c.out.say(f.node, &nodes.Message{Body: &nodes.Message_Deliver{Deliver: &nodes.Deliver{
-		App: to.app, Epoch: to.epoch, Route: f.route, Address: address, Command: c,
-	}}}, false))
+	return asLink(f.c.out.sayBy(f.node, false, func(dst []byte) ([]byte, error) {
+		return nodes.AppendDeliver(dst, to.app, to.epoch, f.route, address, frame)
+	}))
 }
 
 // A farCommand is the source of a command that came from another node.
@@ -24,9 +24,9 @@ type farCommand struct {
 }
 
 func (f *farCommand) commandDone(_ int, r *resultFrame) bool {
-	return f.c.out.say(f.node, &nodes.Message{Body: &nodes.Message_Delivered{Delivered: &nodes.Delivered{
-		Route: f.route, Ref: f.ref, Result: &r.result,
-	}}}, true) == nil
+	return f.c.out.sayBy(f.node, true, func(dst []byte) ([]byte, error) {
+		return nodes.AppendDelivered(dst, f.route, f.ref, &r.frame)
+	}) == nil
 }
 
 func (f *farCommand) sender() (user, address, via string) { return f.user, f.address, viaSession }
@@ -35,13 +35,13 @@ func (f *farCommand) sender() (user, address, via string) { return f.user, f.add
 // is checked like a client's. A session that is not the one that was meant, or not
 // there any more, is a line that broke: the sender's own node knows better where the
 // user is by now.
-func (c *cluster) deliver(from nodes.NodeID, d *nodes.Deliver) {
-	cmd := d.GetCommand()
+func (c *cluster) deliver(from nodes.NodeID, d *nodes.Delivery) {
+	cmd := d.Frame.GetCommand()
 	source := &farCommand{
-		c: c, node: from, route: d.Route, ref: cmd.GetRef(), user: cmd.GetSource().GetUser(), address: d.Address,
+		c: c, node: from, route: d.Route, ref: cmd.Ref, user: cmd.GetSource().GetUser(), address: d.Address,
 	}
 	var r resultFrame
-	if cmd == nil || wire.CheckApp(d.App) != nil || wire.CheckUser(source.user) != nil {
+	if wire.CheckApp(d.App) != nil || wire.CheckUser(source.user) != nil {
 		c.stats.odd.Inc()
 		return
 	}
@@ -59,33 +59,32 @@ func (c *cluster) deliver(from nodes.NodeID, d *nodes.Deliver) {
 	}
 	sh := to.shares.get(source.user)
 	defer sh.leave()
-	f := &wire.Frame{Body: &wire.Frame_Command{Command: cmd}}
-	if refusal := c.srv.pass(f, cmd, cmd.Source, source, nil, commandSize(cmd), to, sh); refusal != nil {
+	if refusal := c.srv.pass(d.Frame, cmd, cmd.Source, source, nil, commandSize(cmd), to, sh); refusal != nil {
 		r.refuse(cmd.Id, refusal.Code, refusal.Detail)
 		source.commandDone(0, &r)
 	}
 }
 
 // delivered takes in what became of a command at another node.
-func (c *cluster) delivered(from nodes.NodeID, d *nodes.Delivered) {
+func (c *cluster) delivered(from nodes.NodeID, d *nodes.Result) {
+	res := d.Frame.GetCommandResult()
 	c.mu.RLock()
 	to := c.routes[d.Route]
 	c.mu.RUnlock()
-	if to == nil || to.far.node != from || wire.CheckCommandResult(d.GetResult()) != nil {
+	if to == nil || to.far.node != from || wire.CheckCommandResult(res) != nil {
 		c.stats.late.Inc()
 		return
 	}
-	p, ok := to.pending.take(d.Ref, d.Result.Id)
+	p, ok := to.pending.take(d.Ref, res.Id)
 	if !ok {
 		c.stats.late.Inc()
 		return
 	}
 	to.settled(p)
-	var r resultFrame
-	res := d.Result
+	r := &c.results
 	r.set(res.Id, res.Outcome, wire.Code(res.Code), res.Origin, res.Detail)
 	r.result.Next, r.result.Reply, r.result.Header = res.Next, res.Reply, res.Header
-	p.from.commandDone(p.size, &r) // the receiver's node has written the audit
+	p.from.commandDone(p.size, r) // the receiver's node has written the audit
 }
 
 // forwardLater looks for the receiver of a command and passes it on then. It reports

@@ -166,7 +166,7 @@ func (s *Server) pass(f *wire.Frame, c *wire.Command, source *wire.Peer, from co
 	c.Source, c.Ref = source, ref
 	var err error
 	if to.far != nil {
-		err = to.far.deliver(to, c, from)
+		err = to.far.deliver(to, f, from)
 	} else {
 		err = to.link.SendBy(by, f)
 	}

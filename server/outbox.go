@@ -106,6 +106,11 @@ func (o *outbox) tidyLocked() {
 // say queues a message. An error means that it is not said: there is no such node, or,
 // without must, too much waits for it.
 func (o *outbox) say(id nodes.NodeID, m *nodes.Message, must bool) error {
+	return o.sayBy(id, must, func(dst []byte) ([]byte, error) { return nodes.Append(dst, m) })
+}
+
+// sayBy is say for a message that write appends.
+func (o *outbox) sayBy(id nodes.NodeID, must bool, write func(dst []byte) ([]byte, error)) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	d := o.to[id]
@@ -129,7 +134,7 @@ func (o *outbox) say(id nodes.NodeID, m *nodes.Message, must bool) error {
 		o.queue = append(o.queue, p)
 	}
 	before := len(p.data)
-	data, err := nodes.Append(p.data, m)
+	data, err := write(p.data)
 	if err != nil {
 		o.c.srv.log.Error("not said to a node", "err", err)
 		return err

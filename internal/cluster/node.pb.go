@@ -810,7 +810,7 @@ type Deliver struct {
 	Epoch         uint64                 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`   // of the session that is meant
 	Route         uint64                 `protobuf:"fixed64,3,opt,name=route,proto3" json:"route,omitempty"`   // repeated in Delivered, beside the command's ref
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // of the sender
-	Command       *wire.Command          `protobuf:"bytes,5,opt,name=command,proto3" json:"command,omitempty"`
+	Frame         []byte                 `protobuf:"bytes,5,opt,name=frame,proto3" json:"frame,omitempty"`     // the Command's, as in a binary message of a session: its length before it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -873,9 +873,9 @@ func (x *Deliver) GetAddress() string {
 	return ""
 }
 
-func (x *Deliver) GetCommand() *wire.Command {
+func (x *Deliver) GetFrame() []byte {
 	if x != nil {
-		return x.Command
+		return x.Frame
 	}
 	return nil
 }
@@ -885,7 +885,7 @@ type Delivered struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Route         uint64                 `protobuf:"fixed64,1,opt,name=route,proto3" json:"route,omitempty"`
 	Ref           uint64                 `protobuf:"fixed64,2,opt,name=ref,proto3" json:"ref,omitempty"`
-	Result        *wire.CommandResult    `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
+	Frame         []byte                 `protobuf:"bytes,3,opt,name=frame,proto3" json:"frame,omitempty"` // the CommandResult's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -934,9 +934,9 @@ func (x *Delivered) GetRef() uint64 {
 	return 0
 }
 
-func (x *Delivered) GetResult() *wire.CommandResult {
+func (x *Delivered) GetFrame() []byte {
 	if x != nil {
-		return x.Result
+		return x.Frame
 	}
 	return nil
 }
@@ -1368,17 +1368,17 @@ const file_dian_node_v1_node_proto_rawDesc = "" +
 	"\x06lifted\x18\x02 \x03(\tR\x06lifted\"\x1e\n" +
 	"\x06Resync\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x06R\x05nonce\"\b\n" +
-	"\x06Broken\"\x8d\x01\n" +
+	"\x06Broken\"w\n" +
 	"\aDeliver\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x14\n" +
 	"\x05route\x18\x03 \x01(\x06R\x05route\x12\x18\n" +
-	"\aaddress\x18\x04 \x01(\tR\aaddress\x12*\n" +
-	"\acommand\x18\x05 \x01(\v2\x10.dian.v1.CommandR\acommand\"c\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05frame\x18\x05 \x01(\fR\x05frame\"I\n" +
 	"\tDelivered\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\x06R\x05route\x12\x10\n" +
-	"\x03ref\x18\x02 \x01(\x06R\x03ref\x12.\n" +
-	"\x06result\x18\x03 \x01(\v2\x16.dian.v1.CommandResultR\x06result\"\xcf\x01\n" +
+	"\x03ref\x18\x02 \x01(\x06R\x03ref\x12\x14\n" +
+	"\x05frame\x18\x03 \x01(\fR\x05frame\"\xcf\x01\n" +
 	"\aSending\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x06R\asession\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
@@ -1420,27 +1420,25 @@ func file_dian_node_v1_node_proto_rawDescGZIP() []byte {
 
 var file_dian_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_dian_node_v1_node_proto_goTypes = []any{
-	(*Message)(nil),            // 0: dian.node.v1.Message
-	(*Beat)(nil),               // 1: dian.node.v1.Beat
-	(*Line)(nil),               // 2: dian.node.v1.Line
-	(*User)(nil),               // 3: dian.node.v1.User
-	(*Users)(nil),              // 4: dian.node.v1.Users
-	(*Leaving)(nil),            // 5: dian.node.v1.Leaving
-	(*Kick)(nil),               // 6: dian.node.v1.Kick
-	(*Revocations)(nil),        // 7: dian.node.v1.Revocations
-	(*Resync)(nil),             // 8: dian.node.v1.Resync
-	(*Broken)(nil),             // 9: dian.node.v1.Broken
-	(*Deliver)(nil),            // 10: dian.node.v1.Deliver
-	(*Delivered)(nil),          // 11: dian.node.v1.Delivered
-	(*Sending)(nil),            // 12: dian.node.v1.Sending
-	(*Told)(nil),               // 13: dian.node.v1.Told
-	(*SenderToken)(nil),        // 14: dian.node.v1.SenderToken
-	(*SenderGone)(nil),         // 15: dian.node.v1.SenderGone
-	(*Ask)(nil),                // 16: dian.node.v1.Ask
-	(*Answer)(nil),             // 17: dian.node.v1.Answer
-	(*wire.Command)(nil),       // 18: dian.v1.Command
-	(*wire.CommandResult)(nil), // 19: dian.v1.CommandResult
-	(*wire.Frame)(nil),         // 20: dian.v1.Frame
+	(*Message)(nil),     // 0: dian.node.v1.Message
+	(*Beat)(nil),        // 1: dian.node.v1.Beat
+	(*Line)(nil),        // 2: dian.node.v1.Line
+	(*User)(nil),        // 3: dian.node.v1.User
+	(*Users)(nil),       // 4: dian.node.v1.Users
+	(*Leaving)(nil),     // 5: dian.node.v1.Leaving
+	(*Kick)(nil),        // 6: dian.node.v1.Kick
+	(*Revocations)(nil), // 7: dian.node.v1.Revocations
+	(*Resync)(nil),      // 8: dian.node.v1.Resync
+	(*Broken)(nil),      // 9: dian.node.v1.Broken
+	(*Deliver)(nil),     // 10: dian.node.v1.Deliver
+	(*Delivered)(nil),   // 11: dian.node.v1.Delivered
+	(*Sending)(nil),     // 12: dian.node.v1.Sending
+	(*Told)(nil),        // 13: dian.node.v1.Told
+	(*SenderToken)(nil), // 14: dian.node.v1.SenderToken
+	(*SenderGone)(nil),  // 15: dian.node.v1.SenderGone
+	(*Ask)(nil),         // 16: dian.node.v1.Ask
+	(*Answer)(nil),      // 17: dian.node.v1.Answer
+	(*wire.Frame)(nil),  // 18: dian.v1.Frame
 }
 var file_dian_node_v1_node_proto_depIdxs = []int32{
 	1,  // 0: dian.node.v1.Message.beat:type_name -> dian.node.v1.Beat
@@ -1458,16 +1456,14 @@ var file_dian_node_v1_node_proto_depIdxs = []int32{
 	15, // 12: dian.node.v1.Message.sender_gone:type_name -> dian.node.v1.SenderGone
 	2,  // 13: dian.node.v1.Beat.lines:type_name -> dian.node.v1.Line
 	3,  // 14: dian.node.v1.Users.users:type_name -> dian.node.v1.User
-	18, // 15: dian.node.v1.Deliver.command:type_name -> dian.v1.Command
-	19, // 16: dian.node.v1.Delivered.result:type_name -> dian.v1.CommandResult
-	20, // 17: dian.node.v1.Sending.frame:type_name -> dian.v1.Frame
-	20, // 18: dian.node.v1.Told.frame:type_name -> dian.v1.Frame
-	3,  // 19: dian.node.v1.Answer.user:type_name -> dian.node.v1.User
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	18, // 15: dian.node.v1.Sending.frame:type_name -> dian.v1.Frame
+	18, // 16: dian.node.v1.Told.frame:type_name -> dian.v1.Frame
+	3,  // 17: dian.node.v1.Answer.user:type_name -> dian.node.v1.User
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_dian_node_v1_node_proto_init() }

@@ -34,7 +34,7 @@ func TestPacketComesOutAsItWentIn(t *testing.T) {
 	c := NewCodec("main", secret)
 	want := []*Message{
 		{Body: &Message_Beat{Beat: &Beat{Url: "http://10.0.0.1:7701", Lines: []*Line{{Node: 1, Number: 1 << 60}}}}},
-		{Body: &Message_Deliver{Deliver: &Deliver{App: "app", Command: &wire.Command{Id: "x", Data: bytes.Repeat([]byte{7}, wire.CommandBytes)}}}},
+		{Body: &Message_Deliver{Deliver: &Deliver{App: "app", Frame: bytes.Repeat([]byte{7}, wire.CommandBytes)}}},
 		{Body: &Message_Leaving{Leaving: &Leaving{}}},
 	}
 	p := packetOf(t, c, c.All(), 9, 1<<40|3, want[0], want[1], want[2])
@@ -138,12 +138,17 @@ func TestLongestFramesFit(t *testing.T) {
 		Name: string(big(wire.NameBytes)), Type: string(big(wire.TypeBytes)), Meta: big(wire.MetaBytes), Header: big(wire.HeaderBytes),
 		Inlined: true, Inline: big(wire.InlineBytes), Transfer: string(big(wire.TransferBytes)),
 	}
-	command := &wire.Command{Id: wire.NewSendID(), Target: name, Data: big(wire.CommandBytes), Meta: big(wire.MetaBytes), Header: big(wire.HeaderBytes)}
+	source := &wire.Peer{User: name, Instance: big(16)}
+	command := &wire.Command{Id: wire.NewSendID(), Target: name, Source: source, Data: big(wire.CommandBytes), Meta: big(wire.MetaBytes), Header: big(wire.HeaderBytes)}
 	result := &wire.CommandResult{Id: wire.NewSendID(), Reply: big(wire.ReplyBytes), Header: big(wire.HeaderBytes), Detail: string(big(wire.DetailBytes))}
+	if _, err := AppendDeliver(nil, name, 1<<60, 1<<60, name, &wire.Frame{Body: &wire.Frame_Command{Command: command}}); err != nil {
+		t.Errorf("command: %v", err)
+	}
+	if _, err := AppendDelivered(nil, 1<<60, 1<<60, &wire.Frame{Body: &wire.Frame_CommandResult{CommandResult: result}}); err != nil {
+		t.Errorf("result: %v", err)
+	}
 	for _, m := range []*Message{
 		{Body: &Message_Sending{Sending: &Sending{App: name, User: name, Frame: &wire.Frame{Body: &wire.Frame_Offer{Offer: offer}}}}},
-		{Body: &Message_Deliver{Deliver: &Deliver{App: name, Address: name, Command: command}}},
-		{Body: &Message_Delivered{Delivered: &Delivered{Result: result}}},
 	} {
 		if _, err := Append(nil, m); err != nil {
 			t.Errorf("%T: %v", m.Body, err)
@@ -167,8 +172,8 @@ func TestRecordedPackets(t *testing.T) {
 		{Body: &Message_Revocations{Revocations: &Revocations{Entries: [][]byte{[]byte("{}")}, Lifted: []string{"l"}}}},
 		{Body: &Message_Resync{Resync: &Resync{Nonce: 6}}},
 		{Body: &Message_Broken{Broken: &Broken{}}},
-		{Body: &Message_Deliver{Deliver: &Deliver{App: "a", Epoch: 7, Route: 8, Address: "ip", Command: &wire.Command{Id: "c", Ref: 9}}}},
-		{Body: &Message_Delivered{Delivered: &Delivered{Route: 10, Ref: 11, Result: &wire.CommandResult{Id: "c", Code: 12}}}},
+		{Body: &Message_Deliver{Deliver: &Deliver{App: "a", Epoch: 7, Route: 8, Address: "ip", Frame: []byte{2, 0x52, 0}}}},
+		{Body: &Message_Delivered{Delivered: &Delivered{Route: 10, Ref: 11, Frame: []byte{2, 0x62, 0}}}},
 		{Body: &Message_Sending{Sending: &Sending{Session: 13, App: "a", User: "u", Instance: []byte("i"), Address: "ip", TokenExpiresMs: 14, Frame: frame}}},
 		{Body: &Message_Told{Told: &Told{Session: 15, Frame: frame}}},
 		{Body: &Message_SenderToken{SenderToken: &SenderToken{Session: 16, TokenExpiresMs: 17}}},
