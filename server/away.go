@@ -15,7 +15,9 @@ type away struct {
 	mu   sync.Mutex
 	open map[awayKey]*awayTransfer // guarded by mu
 	to   map[string]int            // guarded by mu: how many of them by target
-	told map[nodes.NodeID]struct{} // guarded by mu: who has a stand-in of the session
+	// told is guarded by mu: who has, or had, a stand-in of the session. Even one that says
+	// that the line between us broke may have made it again before we hear that.
+	told map[nodes.NodeID]struct{}
 }
 
 type awayKey struct{ target, sendID string }
@@ -103,8 +105,8 @@ func (a *away) forgetLocked(s *session, key awayKey) {
 	}
 }
 
-// tells notes that a node is told something of the session.
-func (a *away) tells(id nodes.NodeID) {
+// tell notes that a node is told something of the session.
+func (a *away) tell(id nodes.NodeID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.told == nil {
@@ -149,9 +151,6 @@ func (a *away) nodes() []nodes.NodeID {
 // broken tells the session that what it has at a node has to be asked for again: the
 // transfer as such goes on, wherever its receiver is then.
 func (a *away) broken(s *session, id nodes.NodeID) {
-	a.mu.Lock()
-	delete(a.told, id) // it has dropped the stand-in, or will
-	a.mu.Unlock()
 	a.again(s, func(_ awayKey, x *awayTransfer) bool { return x.node == id })
 }
 

@@ -235,9 +235,7 @@ func (c *cluster) toAll(from nodes.NodeID, m *nodes.Message) {
 		c.view.Beat(from, b.Beat, &e)
 		c.mu.Unlock()
 	case *nodes.Message_Users:
-		c.mu.Lock()
-		c.view.Users(from, checkedUsers(b.Users), &e)
-		c.mu.Unlock()
+		c.users(from, b.Users, &e)
 	case *nodes.Message_Leaving:
 		c.mu.Lock()
 		c.view.Leave(from, &e)
@@ -264,9 +262,7 @@ func (c *cluster) toUs(from nodes.NodeID, m *nodes.Message) {
 	switch b := m.Body.(type) {
 	case *nodes.Message_Users:
 		var e nodes.Effects
-		c.mu.Lock()
-		c.view.Users(from, checkedUsers(b.Users), &e)
-		c.mu.Unlock()
+		c.users(from, b.Users, &e)
 		c.effects(&e)
 	case *nodes.Message_Beat:
 		var e nodes.Effects
@@ -322,6 +318,17 @@ func checkedUsers(u *nodes.Users) *nodes.Users {
 	}
 	u.Users = good
 	return u
+}
+
+// users takes in what a node says of its users.
+func (c *cluster) users(from nodes.NodeID, u *nodes.Users, e *nodes.Effects) {
+	u = checkedUsers(u)
+	for _, user := range u.Users {
+		c.srv.dir.clock.heard(user.Epoch)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.view.Users(from, u, e)
 }
 
 // effects tells those whom a change concerns.
@@ -451,8 +458,8 @@ func (c *cluster) presence(app, user string) *wire.Presence {
 	return p
 }
 
-// users adds to names those of an app at other nodes for whom want is true.
-func (c *cluster) users(app string, names []string, want func(user string) bool) []string {
+// names adds to names those of an app at other nodes for whom want is true.
+func (c *cluster) names(app string, names []string, want func(user string) bool) []string {
 	if c == nil {
 		return names
 	}

@@ -421,3 +421,42 @@ func TestStandInOfASenderThatIsThroughEnds(t *testing.T) {
 	alice.conn.Close()
 	become(t, "it is gone", func() bool { return senders() == 0 })
 }
+
+// Clocks that are minutes apart make no difference to which of two logins is the newer
+// one; a client that claims an absurd epoch moves nobody's clock (case 102).
+func TestEpochsFollowWhatIsHeard(t *testing.T) {
+	relays, _ := clusterRelays(t, 2)
+	ahead := &relays[1].srv.dir.clock
+	ahead.mu.Lock()
+	ahead.last = uint64(time.Now().Add(5 * time.Minute).UnixMilli())
+	ahead.mu.Unlock()
+	relays[1].listen("bob")
+	relays[0].knows("bob")
+	carol := relays[0].listen("carol")
+	if now := uint64(time.Now().Add(4 * time.Minute).UnixMilli()); carol.welcome.Epoch < now {
+		t.Errorf("the login after bob's has the epoch %d, below what was heard", carol.welcome.Epoch)
+	}
+	relays[1].hello(&wire.Hello{Token: relays[1].token("dave"), Role: wire.Role_ROLE_LISTEN, Instance: instanceOf(4), LastEpoch: 1 << 61})
+	relays[0].knows("dave")
+	if eve := relays[0].listen("eve"); eve.welcome.Epoch > 1<<60 {
+		t.Errorf("dave's claim is everybody's: %d", eve.welcome.Epoch)
+	}
+}
+
+// A login that comes to a node from a client that has given it up meanwhile ends the
+// client's live line in a way after which it comes again (case 89).
+func TestLateLoginDoesNotShutItsClientOut(t *testing.T) {
+	relays, _ := clusterRelays(t, 2)
+	first := relays[0].listen("bob")
+	h := listenHello(relays[0].token("bob"), 1)
+	h.LastEpoch = first.welcome.Epoch
+	live := relays[1].hello(h)
+	first.ended(closeRestart)
+	relays[0].knows("bob")
+	late := relays[0].hello(h) // the same again, from before
+	live.ended(closeRestart)
+	h.LastEpoch = live.welcome.Epoch
+	relays[1].knows("bob")
+	relays[1].hello(h) // it comes again
+	late.ended(closeRestart)
+}

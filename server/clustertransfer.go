@@ -204,7 +204,7 @@ func (c *cluster) say(s *session, id nodes.NodeID, f *wire.Frame) {
 	c.mu.Lock()
 	c.away[s.id] = s
 	c.mu.Unlock()
-	s.away.tells(id)
+	s.away.tell(id)
 	token := s.token()
 	err := c.out.say(id, &nodes.Message{Body: &nodes.Message_Sending{Sending: &nodes.Sending{
 		Session: s.id, App: s.app, User: s.user, Instance: []byte(s.instance), Address: s.address,

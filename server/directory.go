@@ -150,6 +150,22 @@ type epochClock struct {
 	last uint64 // guarded by mu
 }
 
+// epochsAhead is how far the epochs of other nodes may be ahead of this node's clock to
+// be followed: their clocks may be wrong, but a client's claim must not become everybody's.
+const epochsAhead = 10 * time.Minute
+
+// heard has the epochs to come be above one that another node has given, so that a newer
+// login is above an older one whatever the nodes' clocks say (case 102).
+func (c *epochClock) heard(epoch uint64) {
+	now := c.start.Add(time.Since(c.start))
+	if epoch > uint64(now.Add(epochsAhead).UnixMilli()) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = max(c.last, epoch)
+}
+
 // next returns an epoch above every one that this process has given by its own
 // count, and above the two given: those of the client's session before and of
 // the session that it takes the place of.

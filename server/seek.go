@@ -164,9 +164,7 @@ func (c *cluster) search(p place, s *seek) {
 // it is known where the user is now.
 func (c *cluster) learn(id nodes.NodeID, u *nodes.User) bool {
 	var e nodes.Effects
-	c.mu.Lock()
-	c.view.Users(id, &nodes.Users{Users: []*nodes.User{u}}, &e)
-	c.mu.Unlock()
+	c.users(id, &nodes.Users{Users: []*nodes.User{u}}, &e)
 	c.effects(&e)
 	_, _, there := c.carrier(u.App, u.User)
 	return there || c.srv.listener(u.App, u.User) != nil

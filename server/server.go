@@ -178,7 +178,7 @@ func (s *Server) visible(ctx context.Context, c claims) []string {
 	here := s.dir.users(c.App, func(user string) bool {
 		return s.listener(c.App, user) != nil && s.allow(ctx, c, VerbSee, user, "") == nil
 	})
-	return s.cluster.users(c.App, here, func(user string) bool { return s.allow(ctx, c, VerbSee, user, "") == nil })
+	return s.cluster.names(c.App, here, func(user string) bool { return s.allow(ctx, c, VerbSee, user, "") == nil })
 }
 
 // remember puts a session on the list of those that Shutdown ends.
