@@ -46,8 +46,7 @@ func TestFastMessagesAreMessages(t *testing.T) {
 		packet = packet[len("before"):]
 
 		var m Message
-		rest, err := Next(packet, &m)
-		if err != nil {
+		if _, err := Next(packet, &m); err != nil {
 			t.Fatal(err)
 		}
 		d := m.GetDeliver()
@@ -60,7 +59,8 @@ func TestFastMessagesAreMessages(t *testing.T) {
 		}
 
 		var r Reader
-		if rest, err = r.Next(packet); err != nil || r.Deliver == nil || r.Message != nil {
+		rest, err := r.Next(packet)
+		if err != nil || r.Deliver == nil || r.Message != nil {
 			t.Fatalf("Next: %v", err)
 		}
 		if got := r.Deliver; got.App != app || got.Epoch != epoch || got.Route != route || got.Address != address ||
