@@ -116,12 +116,26 @@ type headWait struct {
 	answer func(transfer.SenderLaneEnded)
 }
 
-// head takes in a HEAD.
-func (s *server) head(t *outTask, lane int, id, place string) {
+// head makes a HEAD's request of a node.
+func (w *world) head(t *outTask, lane int, id, place string) {
+	s := w.dial()
+	broken := func() {
+		w.after(w.delay(), func() { t.headEnded(transfer.SenderLaneEnded{Lane: lane, End: transfer.LaneBroken}) })
+	}
 	if !s.alive {
-		s.w.after(s.w.delay(), func() { t.headEnded(transfer.SenderLaneEnded{Lane: lane, End: transfer.LaneBroken}) })
+		broken()
 		return
 	}
+	s.do(func() {
+		s.handle(&request{
+			id: id, over: func() bool { return t.head != lane }, serve: func(s *server) { s.head(t, lane, id, place) },
+			broken: broken,
+		})
+	})
+}
+
+// head takes in a HEAD.
+func (s *server) head(t *outTask, lane int, id, place string) {
 	r := s.rebuild(id, t.id, place, t.size)
 	if r == nil {
 		s.w.after(s.w.delay(), func() { t.headEnded(transfer.SenderLaneEnded{Lane: lane, End: transfer.LaneGone}) })

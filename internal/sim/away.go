@@ -154,20 +154,38 @@ func (c *cluster) routeCancel(l *line, f senderFrame) bool {
 
 // say says a session's frame to a node (cluster.say).
 func (c *cluster) say(l *line, id nodes.NodeID, f senderFrame) {
-	if l.upThere && !slices.Contains(c.away, l) {
+	if !slices.Contains(c.away, l) {
 		c.away = append(c.away, l)
+	}
+	if !slices.Contains(l.spoken, id) {
+		l.spoken = append(l.spoken, id)
 	}
 	if c.out.say(id, sending{l.number, f}, true) != nil {
 		c.awayBroken(l, id)
+	}
+	if !l.upThere { // its end may have looked before
+		c.sessionDown(l)
 	}
 }
 
 // awayBroken tells a session that what it has at a node has to be asked for again
 // (away.broken).
 func (c *cluster) awayBroken(l *line, id nodes.NodeID) {
+	c.awayAgain(l, func(x *awayTransfer) bool { return x.node == id })
+}
+
+// awayMoved is awayBroken of all sessions for what is not at the node where bob is now;
+// 0: here (away.moved).
+func (c *cluster) awayMoved(to nodes.NodeID) {
+	for _, l := range slices.Clone(c.away) {
+		c.awayAgain(l, func(x *awayTransfer) bool { return x.node != to })
+	}
+}
+
+func (c *cluster) awayAgain(l *line, which func(x *awayTransfer) bool) {
 	for _, sendID := range slices.Sorted(maps.Keys(l.away)) {
 		x := l.away[sendID]
-		if x.node != id {
+		if !which(x) {
 			continue
 		}
 		delete(l.away, sendID)
@@ -184,13 +202,8 @@ func (c *cluster) awayBroken(l *line, id nodes.NodeID) {
 // (cluster.sessionDown).
 func (c *cluster) sessionDown(l *line) {
 	c.away = slices.DeleteFunc(c.away, func(o *line) bool { return o == l })
-	var at []nodes.NodeID
-	for _, x := range l.away {
-		if !slices.Contains(at, x.node) {
-			at = append(at, x.node)
-		}
-	}
-	slices.Sort(at)
+	at := l.spoken
+	l.away, l.spoken = nil, nil
 	for _, id := range at {
 		c.out.say(id, senderGone{l.number, l.kicked}, true)
 	}

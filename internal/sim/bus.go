@@ -11,12 +11,12 @@ import (
 // each two nodes, and without a word about what is lost.
 type bus struct {
 	w       *world
-	latency time.Duration           // at most
-	last    map[pair]time.Time      // when the last packet from one to the other arrives
-	split   map[pair]bool           // two that do not hear each other
-	odds    int                     // one packet in so many is lost; 0: none
-	deaf    map[*server]time.Time   // a slow consumer: loses everything until then
-	shaken  map[*server]time.Time   // of a node's last fault, for what is owed; see pendingCommand
+	latency time.Duration         // at most
+	last    map[pair]time.Time    // when the last packet from one to the other arrives
+	split   map[pair]bool         // two that do not hear each other
+	odds    int                   // one packet in so many is lost; 0: none
+	deaf    map[*server]time.Time // a slow consumer: loses everything until then
+	shaken  map[*server]time.Time // of a node's last fault, for what is owed; see pendingCommand
 }
 
 type pair [2]int
@@ -33,6 +33,13 @@ var (
 	errBusDown = errors.New("no connection to the bus")
 	errTimeout = errors.New("no answer")
 )
+
+func newBus(w *world, latency time.Duration) *bus {
+	return &bus{
+		w: w, latency: latency, last: map[pair]time.Time{}, split: map[pair]bool{},
+		deaf: map[*server]time.Time{}, shaken: map[*server]time.Time{},
+	}
+}
 
 // publish sends a packet to a node, or to all.
 func (b *bus) publish(from *server, to nodes.NodeID, p packet) error {
@@ -83,6 +90,21 @@ func (b *bus) shake(all ...*server) {
 	}
 }
 
+// quiet is how long nothing may go wrong between two nodes until each knows of what did
+// before.
+const quiet = nodes.SilentAfter + 3*nodes.BeatEvery + 2*time.Second
+
+// calm reports whether nothing has gone wrong at two nodes for a while. One that is dead
+// may be one of them.
+func (b *bus) calm(x, y *server) bool {
+	for _, s := range []*server{x, y} {
+		if s.stopped || b.w.now.Sub(b.shaken[s]) < quiet {
+			return false
+		}
+	}
+	return true
+}
+
 // connect and cut are a node's connection to the bus.
 func (b *bus) connect(s *server) {
 	if s.alive && !s.cluster.up {
@@ -106,7 +128,7 @@ func (b *bus) part(x, y *server, d time.Duration) {
 		b.split[way] = true
 		b.w.after(d, func() {
 			delete(b.split, way)
-			b.shake(x, y)
+			b.shake(b.w.nodes[way[0]], b.w.nodes[way[1]])
 		})
 	}
 	b.shake(x, y)
@@ -117,6 +139,7 @@ func (b *bus) heal() {
 	clear(b.split)
 	clear(b.deaf)
 	b.odds = 0
+	b.shake(b.w.nodes...)
 	for _, s := range b.w.nodes {
 		b.connect(s)
 	}

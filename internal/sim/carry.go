@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	nodes "github.com/dian-im/dian/internal/cluster"
@@ -13,8 +14,8 @@ const placeWait = 3 * time.Second
 // (server/clusterlane.go).
 type request struct {
 	id      string        // of the transfer; "" if it is about bob alone
-	entry   *server       // where it came in
 	carried bool          // to where it is served
+	from    *server       // by which node
 	over    func() bool   // nobody waits for the answer any more; nil: somebody does
 	serve   func(*server) // where it belongs
 	broken  func()        // the node where it belongs cannot be reached
@@ -24,8 +25,7 @@ type request struct {
 // (cluster.carryTransfer, cluster.carry).
 func (s *server) handle(q *request) {
 	c := s.cluster
-	switch {
-	case c == nil || q.carried || s.listener() != nil:
+	if c == nil || q.carried || s.listener() != nil {
 		q.serve(s)
 		return
 	}
@@ -61,14 +61,18 @@ func (c *cluster) forward(id nodes.NodeID, q *request) {
 		w.fail("a request is carried twice")
 		return
 	}
-	q.carried = true
+	q.carried, q.from = true, c.s
 	w.counts.Carried++
 	to := w.nodeOf(id)
 	w.after(w.upTo(w.bus.latency), func() {
-		if to == nil || !to.alive {
+		if to == nil || !to.alive || w.faulty && w.chance(40) {
 			c.s.do(q.broken)
 			return
 		}
-		to.do(func() { to.handle(q) })
+		to.arrived = append(to.arrived, q)
+		to.do(func() {
+			to.arrived = slices.DeleteFunc(to.arrived, func(o *request) bool { return o == q })
+			to.handle(q)
+		})
 	})
 }

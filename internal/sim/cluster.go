@@ -8,6 +8,9 @@ import (
 	"github.com/dian-im/dian/internal/wire"
 )
 
+// tidyTicks is how often, in beats, a stand-in is taken out that nobody needs.
+const tidyTicks = 30
+
 // bobsPlace is the one place of this world: alice only sends.
 var bobsPlace = nodes.Place{App: "app", User: "bob"}
 
@@ -23,20 +26,24 @@ type cluster struct {
 	up   bool // there is a connection to the bus
 	conn int  // counts those that have ended
 
+	ticks int
+
 	seeking   *seek
 	listener  *line            // stand-in of bob at another node, or nil
 	routes    map[uint64]*line // the same, by its route
 	lastRoute uint64
 	senders   map[farSender]*line // stand-ins of alice's sessions at other nodes
 	away      []*line             // sessions of hers here that send to other nodes
+
+	settled map[farRef]time.Time // of commands of other nodes that have their results
 }
 
 // What the nodes say to each other beside nodes.Beat and nodes.Users.
 type (
-	leaving   struct{}
-	resync    struct{}
-	broken    struct{}
-	deliver   struct {
+	leaving struct{}
+	resync  struct{ nonce uint64 }
+	broken  struct{}
+	deliver struct {
 		epoch, route uint64
 		command      *wire.Command
 	}
@@ -64,7 +71,7 @@ func (s *server) join() {
 	s.offset = w.upTo(10*time.Minute) - 5*time.Minute
 	c := &cluster{
 		s: s, self: nodes.NodeID(w.random.Uint64() | 1),
-		routes: map[uint64]*line{}, senders: map[farSender]*line{},
+		routes: map[uint64]*line{}, senders: map[farSender]*line{}, settled: map[farRef]time.Time{},
 	}
 	s.cluster = c
 	c.view = nodes.NewView(c.self, s.clock())
@@ -86,6 +93,14 @@ func (c *cluster) beat() { c.out.beat() }
 // tick is the clock (cluster.tick).
 func (c *cluster) tick() {
 	c.s.after(nodes.BeatEvery, c.tick)
+	if c.ticks++; c.ticks%tidyTicks == 0 {
+		c.tidyListener()
+	}
+	c.look()
+	c.agrees()
+}
+
+func (c *cluster) look() {
 	var e nodes.Effects
 	paused := c.view.Tick(c.s.clock(), &e)
 	c.beat()
@@ -104,6 +119,9 @@ func (c *cluster) message(p packet) {
 		return
 	}
 	for _, m := range p.messages {
+		if c.unproven(p.from, m) {
+			continue
+		}
 		var e nodes.Effects
 		switch m := m.(type) {
 		case *nodes.Beat:
@@ -113,7 +131,8 @@ func (c *cluster) message(p packet) {
 		case leaving:
 			c.view.Leave(p.from, &e)
 		case resync:
-			c.subs.tellAll(p.from)
+			c.out.say(p.from, &nodes.Beat{}, true) // where it is, before who is there
+			c.subs.tellAll(p.from, m.nonce)
 		case broken:
 			c.broken(p.from)
 		case deliver:
@@ -129,6 +148,20 @@ func (c *cluster) message(p packet) {
 		}
 		c.effects(&e)
 	}
+}
+
+// unproven reports whether a message counts only of a node that has shown that it lives
+// (cluster.unproven).
+func (c *cluster) unproven(from nodes.NodeID, m any) bool {
+	switch m.(type) {
+	case *nodes.Beat, *nodes.Users, resync, broken, leaving:
+		return false
+	}
+	if c.view.Proven(from) {
+		return false
+	}
+	c.out.say(from, broken{}, true)
+	return true
 }
 
 // effects tells those whom a change concerns (cluster.effects).
@@ -147,7 +180,7 @@ func (c *cluster) effects(e *nodes.Effects) {
 		c.broken(id)
 	}
 	for _, id := range e.Resync {
-		c.out.say(id, resync{}, true)
+		c.out.say(id, resync{c.view.Asked(id)}, true)
 	}
 	for range e.Changed {
 		c.retireListener()
@@ -171,9 +204,9 @@ func (c *cluster) came() {
 			c.subs.tell() // it may not have heard of ours
 			return
 		}
-		here.kicked = here.place != there.Instance
-		c.s.end(here, wire.Kicked)
+		c.s.giveWay(here, there.Instance)
 	}
+	c.awayMoved(node.ID)
 	c.s.moved(there.Instance)
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,6 +24,13 @@ type sentCommand struct {
 	results   int
 	code      wire.Code
 	delivered int // how often bob's application, or its queue, got it, in all his lives
+	got       map[*receiver]gotCommand
+}
+
+// A gotCommand is when somebody got one, in which life of his.
+type gotCommand struct {
+	life int
+	at   time.Time
 }
 
 // A commandSide is alice's part: the machine of one life and its results.
@@ -51,7 +59,7 @@ func (c *commandSide) send(wait time.Duration) {
 	if !c.w.alice.alive {
 		return
 	}
-	x := &sentCommand{id: fmt.Sprintf("command-%d", len(c.all)), number: len(c.all), life: c.life}
+	x := &sentCommand{id: fmt.Sprintf("command-%d", len(c.all)), number: len(c.all), life: c.life, got: map[*receiver]gotCommand{}}
 	c.all = append(c.all, x)
 	c.byID[x.id] = x
 	c.w.counts.Commands++
@@ -109,23 +117,57 @@ func (c *commandSide) result(r *wire.CommandResult) {
 
 // A pendingCommand waits at the server for an ack.
 type pendingCommand struct {
-	from, to *line
-	id       string
+	from commandSource
+	to   *line
+	id   string
 }
 
-// command takes in a command and passes it on.
+// A commandSource has sent a command and gets its one result from the server.
+type commandSource interface{ commandDone(r *wire.CommandResult) }
+
+func (l *line) commandDone(r *wire.CommandResult) {
+	a := l.end.(*sender)
+	l.toClient(func() {
+		if a.line == l {
+			a.commands.result(r)
+		}
+	})
+}
+
+func refused(id string, code wire.Code) *wire.CommandResult {
+	return &wire.CommandResult{Id: id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_FINAL, Code: uint32(code), Origin: wire.Origin_ORIGIN_SERVER}
+}
+
+func lost(id string) *wire.CommandResult {
+	return &wire.CommandResult{Id: id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_LOST, Code: uint32(wire.PeerNoAnswer), Origin: wire.Origin_ORIGIN_SERVER}
+}
+
+// command takes in a command of alice's and passes it on, when it is known where bob is
+// (session.forward, session.forwardLater).
 func (s *server) command(from *line, f *wire.Command) {
-	answer := func(outcome wire.CommandOutcome, code wire.Code) {
-		s.result(from, &wire.CommandResult{Id: f.Id, Outcome: outcome, Code: uint32(code), Origin: wire.Origin_ORIGIN_SERVER})
+	pass := func(to *line) {
+		if code := s.pass(f, from, to); code != wire.OK {
+			from.commandDone(refused(f.Id, code))
+		}
 	}
-	to := s.listener()
+	if from.target == nil || !from.target.upThere {
+		from.target = s.reach()
+	}
+	if from.target == nil && s.cluster != nil && s.cluster.seek(func() { pass(s.reach()) }) {
+		return
+	}
+	pass(from.target)
+}
+
+// pass queues a command for bob, who may be nil (Server.pass).
+func (s *server) pass(f *wire.Command, from commandSource, to *line) wire.Code {
 	switch {
 	case to == nil:
-		answer(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, wire.PeerOffline)
-		return
+		return wire.PeerOffline
 	case s.w.faulty && s.w.chance(40): // its queue is full
-		answer(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, wire.PeerBusy)
-		return
+		return wire.PeerBusy
+	case !to.upThere:
+		return wire.PeerOffline
 	}
 	s.refs++
 	ref := s.refs
@@ -134,60 +176,77 @@ func (s *server) command(from *line, f *wire.Command) {
 	s.refOrder = append(s.refOrder, ref)
 	passed := &wire.Command{Id: f.Id, Source: &wire.Peer{User: "alice"}, Ref: ref, Stream: f.Stream, Seq: f.Seq,
 		Floor: f.Floor, Resent: f.Resent, Data: f.Data, Since: f.Since}
-	b := s.w.bob
-	to.toClient(func() { b.command(passed) })
-	life := s.life
-	s.w.after(commandWait, func() {
-		if s.alive && s.life == life && s.pending[ref] == p {
-			delete(s.pending, ref)
-			answer(wire.CommandOutcome_COMMAND_OUTCOME_FINAL, wire.PeerNoAnswer)
+	if to.far != nil {
+		if err := to.far.deliver(to, passed); err != nil {
+			if s.take(ref, to, f.Id) == nil {
+				return wire.OK // the receiver has gone meanwhile, and from has heard of it
+			}
+			if errors.Is(err, errOutboxFull) {
+				return wire.PeerBusy
+			}
+			return wire.PeerOffline
 		}
+	} else {
+		b := to.end.(*receiver)
+		to.toClient(func() { b.command(passed) })
+	}
+	s.after(commandWait, func() {
+		if s.pending[ref] != p {
+			return
+		}
+		if to.far != nil {
+			s.cluster.owes(p, ref)
+		}
+		s.take(ref, to, f.Id)
+		from.commandDone(refused(f.Id, wire.PeerNoAnswer))
 	})
+	return wire.OK
 }
 
-func (s *server) result(to *line, r *wire.CommandResult) {
-	a, life := s.w.alice, s.w.alice.life
-	to.toClient(func() {
-		if a.life == life && a.line == to {
-			a.commands.result(r)
-		}
-	})
+// take removes the command of a ref (pending.take).
+func (s *server) take(ref uint64, to *line, id string) *pendingCommand {
+	p := s.pending[ref]
+	if p == nil || p.to != to || p.id != id {
+		return nil
+	}
+	delete(s.pending, ref)
+	if f, is := p.from.(*farCommand); is {
+		f.c.settled[farRef{f.node, f.ref}] = s.w.now
+	}
+	return p
 }
 
 // acked takes in a CommandAck from bob.
 func (s *server) acked(from *line, ack *wire.CommandAck) {
-	p := s.pending[ack.Ref]
-	if p == nil || p.to != from || p.id != ack.Id {
-		return
+	if p := s.take(ack.Ref, from, ack.Id); p != nil {
+		p.from.commandDone(&wire.CommandResult{Id: ack.Id, Outcome: ack.Outcome, Code: ack.Code, Next: ack.Next, Origin: wire.Origin_ORIGIN_PEER})
 	}
-	delete(s.pending, ack.Ref)
-	s.result(p.from, &wire.CommandResult{Id: ack.Id, Outcome: ack.Outcome, Code: ack.Code, Next: ack.Next, Origin: wire.Origin_ORIGIN_PEER})
 }
 
 // commandsLost tells the senders of what a line had not acked.
 func (s *server) commandsLost(l *line) {
+	order := s.refOrder
+	s.refOrder = nil
 	var left []uint64
-	for _, ref := range s.refOrder {
+	for _, ref := range order {
 		p := s.pending[ref]
-		if p == nil {
-			continue
-		}
-		if p.to != l {
+		switch {
+		case p == nil:
+		case p.to != l:
 			left = append(left, ref)
-			continue
+		default:
+			s.take(ref, l, p.id)
+			p.from.commandDone(lost(p.id))
 		}
-		delete(s.pending, ref)
-		s.result(p.from, &wire.CommandResult{Id: p.id, Outcome: wire.CommandOutcome_COMMAND_OUTCOME_LOST,
-			Code: uint32(wire.PeerNoAnswer), Origin: wire.Origin_ORIGIN_SERVER})
 	}
-	s.refOrder = left
+	s.refOrder = append(left, s.refOrder...)
 }
 
 // command takes in a command at bob's.
 func (b *receiver) command(f *wire.Command) {
 	d, ack := b.in.Arrive(b.w.now, f)
 	if d != nil {
-		b.w.history.delivered(d.ID, b.life)
+		b.w.history.delivered(d.ID, b)
 		b.queue = append(b.queue, d)
 		if len(b.queue) == 1 {
 			b.handleNext()
@@ -223,13 +282,20 @@ func (b *receiver) ack(a *wire.CommandAck) {
 
 // delivered notes a command in the queue of bob's application: in the order of
 // sending within one life of each, and never twice.
-func (h *history) delivered(id string, life int) {
+func (h *history) delivered(id string, b *receiver) {
+	life := b.life
 	x := h.w.alice.commands.byID[id]
-	h.w.note("bob gets %s", id)
+	h.w.note("%s gets %s", b.name(), id)
 	h.w.counts.Delivered++
-	if x.delivered++; x.delivered > 1 {
+	// A node that has stood still passes on what was in its sockets, and nobody can tell
+	// another life of bob's that its sender has sent it again meanwhile. Nor do two of bob
+	// know what the other one has got.
+	before, again := x.got[b]
+	if again && (before.life == life || !h.w.wentOn.After(before.at)) {
 		h.w.fail("%s is delivered a second time", id)
 	}
+	x.delivered++
+	x.got[b] = gotCommand{life, h.w.now}
 	if last := h.lastCommand; last != nil && h.lastLife == life && last.life == x.life && last.number > x.number {
 		h.w.fail("%s is delivered after %s", id, last.id)
 	}

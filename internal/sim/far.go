@@ -1,8 +1,6 @@
 package sim
 
 import (
-	"time"
-
 	nodes "github.com/dian-im/dian/internal/cluster"
 	"github.com/dian-im/dian/internal/wire"
 )
@@ -60,6 +58,38 @@ func (c *cluster) retireListener() {
 	c.retire(l)
 }
 
+// tidyListener takes bob's stand-in out of service if nothing is on its way to him
+// (cluster.tidyListeners).
+func (c *cluster) tidyListener() {
+	l := c.listener
+	if l == nil {
+		return
+	}
+	for _, p := range c.s.pending {
+		if p.to == l {
+			return
+		}
+	}
+	for _, o := range c.s.lines {
+		if o.upThere && o.target == l {
+			return
+		}
+	}
+	c.listener = nil
+	delete(c.routes, l.far.route)
+	c.retire(l)
+}
+
+// here takes bob's stand-in out of service, who has come here (cluster.here).
+func (c *cluster) here() {
+	c.awayMoved(0)
+	if l := c.listener; l != nil {
+		c.listener = nil
+		delete(c.routes, l.far.route)
+		c.retire(l)
+	}
+}
+
 // retire ends a stand-in of bob (session.retire).
 func (c *cluster) retire(l *line) {
 	l.upThere = false
@@ -109,12 +139,18 @@ func (c *cluster) delivered(from nodes.NodeID, d delivered) {
 	}
 }
 
+// farRef names a command of another node.
+type farRef struct {
+	node nodes.NodeID
+	ref  uint64
+}
+
 // owes wants the node at which a command is to have its result soon: who waits for one
 // in vain was not told that something was lost.
 func (c *cluster) owes(p *pendingCommand, ref uint64) {
 	w := c.s.w
 	there := w.nodeOf(p.to.far.node)
-	if there == nil || there.stopped || w.now.Sub(w.bus.shaken[there]) < quiet || w.now.Sub(w.bus.shaken[c.s]) < quiet {
+	if there == nil || !w.bus.calm(c.s, there) {
 		return
 	}
 	if there.alive {
@@ -123,13 +159,9 @@ func (c *cluster) owes(p *pendingCommand, ref uint64) {
 				return
 			}
 		}
-		if w.now.Sub(there.settled[ref]) < quiet {
+		if at, done := there.cluster.settled[farRef{c.self, ref}]; done && w.now.Sub(at) < quiet {
 			return
 		}
 	}
 	w.fail("%s waits at %v for a result that no node owes", p.id, c.s)
 }
-
-// quiet is how long nothing has to go wrong between two nodes until each knows of what
-// did before.
-const quiet = nodes.SilentAfter + 3*nodes.BeatEvery + 2*time.Second

@@ -20,6 +20,7 @@ type herald struct {
 	dirty   bool
 	running bool
 	here    *nodes.User // what the others were told; nil: that he is not
+	changed time.Time   // when that last changed
 	known   time.Time   // when the subscription to his subject is
 }
 
@@ -46,6 +47,7 @@ func (h *herald) run() {
 	}
 	h.dirty = false
 	w := h.c.s.w
+	h.changed = w.now
 	now := h.c.s.listener()
 	switch {
 	case now == nil && h.here == nil:
@@ -72,8 +74,8 @@ func (l *line) asUser() *nodes.User {
 }
 
 // tellAll answers a resync: what was told, in order with what will be.
-func (h *herald) tellAll(to nodes.NodeID) {
-	page := &nodes.Users{Page: 1, Last: true}
+func (h *herald) tellAll(to nodes.NodeID, nonce uint64) {
+	page := &nodes.Users{Page: 1, Last: true, Nonce: nonce}
 	if h.here != nil {
 		page.Users = []*nodes.User{h.here}
 	}
@@ -151,7 +153,7 @@ func (c *cluster) search(then func(found bool)) {
 			var e nodes.Effects
 			c.view.Users(id, &nodes.Users{Users: []*nodes.User{u}}, &e)
 			c.effects(&e)
-			then(true)
+			then(c.elsewhere() || c.s.listener() != nil)
 			return
 		}
 		then(false)

@@ -155,12 +155,12 @@ func (w *world) resultOK(t *outTask, r transfer.SenderResult) {
 // and delivered at the first. Content that travels in its offer is answered by a verdict
 // alone: a sender that has not got it does not know which place was asked, and offers it
 // to the one that is there.
-func (w *world) mayMove(t *outTask) bool { return len(w.bob.places) > 1 && t.journal == "" }
+func (w *world) mayMove(t *outTask) bool { return len(w.places()) > 1 && t.journal == "" }
 
 // kept counts the places that have a task's file, whole and right.
 func (w *world) kept(t *outTask, durable bool) int {
 	n := 0
-	for _, d := range w.bob.places {
+	for _, d := range w.places() {
 		if durable {
 			d = d.Durable()
 		} else {
@@ -197,16 +197,21 @@ func (w *world) check() {
 		return
 	}
 	w.note("--- the end")
-	for _, r := range w.srv.order {
-		if !r.m.State().Ended() {
-			w.fail("%s is %v at the server, after everything", r.sendID, r.m.State())
+	for _, s := range w.nodes {
+		for _, r := range s.order {
+			if !r.m.State().Ended() {
+				w.fail("%s is %v at %v, after everything", r.sendID, r.m.State(), s)
+			}
 		}
 	}
-	for id, x := range w.bob.all {
-		if !x.m.State().Ended() {
-			w.fail("%s is %v at the receiver, after everything", id, x.m.State())
+	for _, b := range w.receivers() {
+		for id, x := range b.all {
+			if b.alive && !x.m.State().Ended() {
+				w.fail("%s is %v at %s, after everything", id, x.m.State(), b.who)
+			}
 		}
 	}
+	w.checkCluster()
 	w.checkCommands()
 	for _, t := range w.alice.tasks {
 		r := t.results[len(t.results)-1]
@@ -222,11 +227,11 @@ func (w *world) check() {
 			if n == 0 {
 				w.fail("%s: result 0, and it is not there in the end", t.id)
 			}
-			if w.history.of(t.id).toldTimes == 0 && len(w.bob.places) == 1 {
+			if w.bob.history.of(t.id).toldTimes == 0 && len(w.places()) == 1 {
 				w.fail("%s: result 0, and the application was never told", t.id)
 			}
 		}
-		if e, _ := w.bob.box.Lookup(key(t.id)); e.State == inbox.Partial && r.Code == wire.Cancelled && w.srv.life == 1 && w.alice.life == 1 && w.history.faultUp.IsZero() {
+		if e, _ := w.bob.box.Lookup(key(t.id)); e.State == inbox.Partial && r.Code == wire.Cancelled && w.steady() && w.bob.history.faultUp.IsZero() {
 			w.fail("%s: cancelled, and sender and server, which were there all the time, have not told the receiver", t.id)
 		}
 		if n > 0 && !w.mayMove(t) && (r.Code == wire.Cancelled || r.Code == wire.PeerRefused || r.Origin == wire.Origin_ORIGIN_PEER && r.Code != wire.OK) {

@@ -21,6 +21,7 @@ type upLane struct {
 	r      *relayed  // nil until the request has arrived
 	dead   bool      // broken, or answered
 	http   bool      // of an HTTP sender
+	entry  *server   // the node that it came in at, if it may be carried on
 	handed int64     // what the sender has written
 	came   int64     // what has arrived at the server
 	p      int64     // what the server has taken
@@ -45,7 +46,7 @@ func (u *upLane) write() {
 		u.t.sent(u.handed-n, u.handed)
 		to := u.handed
 		u.last = maxTime(u.last, u.w.now.Add(u.w.delay()))
-		u.w.at(u.last, func() { u.arrived(to) })
+		u.w.at(u.last, func() { u.through(func() { u.arrived(to) }) })
 		u.t.step(transfer.SenderWrote{Lane: u.lane, Offset: u.handed})
 		if u.dead || u.t.lane != u {
 			return
@@ -54,6 +55,19 @@ func (u *upLane) write() {
 			u.w.after(u.w.upTo(u.w.latency/4+time.Millisecond), u.write)
 		}
 	}
+}
+
+// through runs fn at the server, which bytes reach through the node of their entry.
+func (u *upLane) through(fn func()) {
+	last := fn
+	if u.r != nil {
+		last = func() { u.r.s.do(fn) }
+	}
+	if u.entry == nil {
+		last()
+		return
+	}
+	u.entry.do(last)
 }
 
 // arrived says that bytes are at the server.
@@ -75,7 +89,7 @@ func (u *upLane) breakOff() {
 	w := u.w
 	if u.r != nil {
 		r := u.r
-		w.after(w.delay(), func() { r.upGone(u) })
+		r.s.after(w.delay(), func() { r.upGone(u) })
 	}
 	w.after(w.delay(), func() { u.t.laneEnded(u, transfer.SenderLaneEnded{Lane: u.lane, End: transfer.LaneBroken}) })
 }
@@ -125,13 +139,30 @@ func finalEnd(code wire.Code) transfer.SenderLaneEnded {
 	return transfer.SenderLaneEnded{End: transfer.LaneFinal, Code: code}
 }
 
-// patch takes in an up-lane's request.
-func (s *server) patch(u *upLane, id, place string) {
+// patch makes an up-lane's request of a node.
+func (w *world) patch(u *upLane, id, place string) {
+	s := w.dial()
 	if u.dead {
 		return
 	}
 	if !s.alive {
 		u.breakOff()
+		return
+	}
+	if s.cluster != nil {
+		u.entry = s
+	}
+	s.do(func() {
+		s.handle(&request{
+			id: id, over: func() bool { return u.dead }, serve: func(s *server) { s.patch(u, id, place) },
+			broken: func() { u.finish(transfer.SenderLaneEnded{End: transfer.LaneBroken}) },
+		})
+	})
+}
+
+// patch takes in an up-lane's request.
+func (s *server) patch(u *upLane, id, place string) {
+	if u.dead {
 		return
 	}
 	rebuild := s.rebuild
@@ -163,6 +194,7 @@ type downLane struct {
 	dead    bool
 	since   time.Time
 	flying  int64
+	entry   *server   // the node that it came in at, if it may be carried on
 	last    time.Time // when the last byte arrives
 	wrote   int64     // where the receiver stands
 	sent    bool      // the head of the response has gone out
@@ -179,7 +211,7 @@ func (d *downLane) breakOff() {
 	w := d.w
 	if d.r != nil {
 		r := d.r
-		w.after(w.delay(), func() { r.downGone(d) })
+		r.s.after(w.delay(), func() { r.downGone(d) })
 	}
 	w.after(w.delay(), func() { d.x.laneEnded(d, transfer.LaneBroken) })
 }
@@ -219,13 +251,30 @@ func (d *downLane) close(end transfer.LaneEnd) {
 	d.w.at(maxTime(d.last, d.w.now.Add(d.w.delay())), func() { d.x.laneEnded(d, end) })
 }
 
-// get takes in a down-lane's request.
-func (s *server) get(d *downLane, id string, ticket int) {
+// get makes a down-lane's request of a node.
+func (w *world) get(d *downLane, id string, ticket int) {
+	s := w.dial()
 	if d.dead {
 		return
 	}
 	if !s.alive {
 		d.breakOff()
+		return
+	}
+	if s.cluster != nil {
+		d.entry = s
+	}
+	s.do(func() {
+		s.handle(&request{
+			id: id, over: func() bool { return d.dead }, serve: func(s *server) { s.get(d, id, ticket) },
+			broken: func() { d.close(transfer.LaneNothing) },
+		})
+	})
+}
+
+// get takes in a down-lane's request.
+func (s *server) get(d *downLane, id string, ticket int) {
+	if d.dead {
 		return
 	}
 	r := s.ids[id]
@@ -258,12 +307,38 @@ func (r *relayed) feed(u *upLane, d *downLane) bool {
 	d.at += n
 	d.flying += n
 	d.last = maxTime(d.last, r.s.w.now.Add(r.s.w.delay()))
-	r.s.w.at(d.last, func() { d.arrived(source, n) })
+	r.s.w.at(d.last, func() { d.through(func() { d.arrived(source, n) }) })
 	r.step(transfer.RelayCopied{N: n})
 	if !u.dead {
 		r.s.w.after(0, u.write)
 	}
 	return true
+}
+
+// through runs fn at the receiver, whom bytes reach through the node of their entry.
+func (d *downLane) through(fn func()) {
+	if d.entry == nil {
+		fn()
+		return
+	}
+	d.entry.do(fn)
+}
+
+// breakCarried breaks the lanes that a node has carried on.
+func (w *world) breakCarried(s *server) {
+	if s.cluster == nil {
+		return
+	}
+	for _, t := range w.alice.tasks {
+		if u := t.lane; u != nil && u.entry == s {
+			u.breakOff()
+		}
+		for _, b := range w.receivers() {
+			if x := b.all[t.id]; x != nil && x.lane != nil && x.lane.entry == s {
+				x.lane.breakOff()
+			}
+		}
+	}
 }
 
 // arrived says that bytes of the source are at the receiver.
@@ -279,7 +354,7 @@ func (d *downLane) arrived(source, n int64) {
 		d.dead = true
 		d.x.laneEnded(d, transfer.LaneWhole)
 	}
-	if d.r != nil && d.r.s.alive {
-		d.r.advance()
+	if d.r != nil {
+		d.r.s.do(d.r.advance)
 	}
 }

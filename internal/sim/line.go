@@ -3,11 +3,13 @@ package sim
 import (
 	"time"
 
+	nodes "github.com/dian-im/dian/internal/cluster"
 	"github.com/dian-im/dian/internal/wire"
 )
 
 const (
 	heartbeat    = 9 * time.Second // a dead line is missed after twice that
+	reconnectMin = 250 * time.Millisecond
 	reconnectMax = 15 * time.Second
 )
 
@@ -35,6 +37,7 @@ type line struct {
 	kicked           bool
 	target           *line // who alice's last command went to
 	away             map[string]*awayTransfer
+	spoken           []nodes.NodeID // nodes that have a stand-in of it
 	turn             turn
 	far              *far
 }
@@ -180,7 +183,7 @@ func (w *world) dial() *server {
 // connect makes a new line for a client, after a random while that grows with tries.
 // current tells whether the client still wants one.
 func (w *world) connect(c client, tries int, current func() bool) {
-	w.connectWithin(min(250*time.Millisecond<<min(tries, 10), reconnectMax), c, tries, current)
+	w.connectWithin(min(reconnectMin<<min(tries, 10), reconnectMax), c, tries, current)
 }
 
 func (w *world) connectWithin(wait time.Duration, c client, tries int, current func() bool) {

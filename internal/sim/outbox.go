@@ -2,8 +2,6 @@ package sim
 
 import (
 	"errors"
-	"maps"
-	"slices"
 	"time"
 
 	nodes "github.com/dian-im/dian/internal/cluster"
@@ -26,6 +24,7 @@ const packetMost = 4
 type outbox struct {
 	c       *cluster
 	to      map[nodes.NodeID]*destination
+	ids     []nodes.NodeID // of to, without everybody: so that a seed has one course
 	queue   []*outgoing
 	running bool
 }
@@ -54,6 +53,7 @@ func (o *outbox) begin(id nodes.NodeID) {
 	switch {
 	case d == nil:
 		o.to[id] = &destination{}
+		o.ids = append(o.ids, id)
 	case d.gone:
 		d.line++
 		d.number, d.gone, d.lost = nodes.FirstNumber(d.line), false, false
@@ -105,6 +105,14 @@ func (o *outbox) pages(id nodes.NodeID, all []any) {
 	o.barrier()
 }
 
+// overflow has something that is to be said to a node be too much.
+func (o *outbox) overflow(id nodes.NodeID) {
+	if d := o.to[id]; d != nil {
+		d.lost = true
+		o.wake()
+	}
+}
+
 // barrier keeps what is said from here on behind all that was said before.
 func (o *outbox) barrier() {
 	for _, d := range o.to {
@@ -115,15 +123,13 @@ func (o *outbox) barrier() {
 // beat says to everybody that this node is there, and how far it has got with each.
 func (o *outbox) beat() {
 	b := &nodes.Beat{}
-	for _, id := range o.nodes() {
-		if d := o.to[id]; id != everybody && !d.gone && d.number > nodes.FirstNumber(d.line) {
+	for _, id := range o.ids {
+		if d := o.to[id]; !d.gone && d.number > nodes.FirstNumber(d.line) {
 			b.Lines = append(b.Lines, &nodes.Line{Node: uint64(id), Number: d.number})
 		}
 	}
 	o.say(everybody, b, true)
 }
-
-func (o *outbox) nodes() []nodes.NodeID { return slices.Sorted(maps.Keys(o.to)) }
 
 func (o *outbox) wake() {
 	if !o.running {
@@ -138,7 +144,7 @@ func (o *outbox) run() {
 	batch := o.queue
 	o.queue = nil
 	o.barrier()
-	for _, id := range o.nodes() {
+	for _, id := range o.ids {
 		if d := o.to[id]; d.lost && !d.gone {
 			d.lost = false
 			d.number++ // the other side sees that something is missing

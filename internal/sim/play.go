@@ -3,7 +3,6 @@ package sim
 import (
 	"time"
 
-	"github.com/dian-im/dian/internal/memdisk"
 	"github.com/dian-im/dian/internal/transfer"
 )
 
@@ -21,20 +20,18 @@ type taskPlan struct {
 }
 
 // play is a world's whole course.
-func (w *world) play() {
-	w.history = newHistory(w)
+func (w *world) play(nodes int) {
 	w.latency = []time.Duration{time.Millisecond, 30 * time.Millisecond, 300 * time.Millisecond, 2 * time.Second}[w.random.IntN(4)]
-	w.srv = &server{w: w}
 	w.alice = &sender{w: w, buffer: []int64{64, 1 << 10, 16 << 10}[w.random.IntN(3)]}
-	w.bob = &receiver{w: w, disk: memdisk.New(func() time.Time { return w.now })}
+	w.bob = w.newReceiver("bob")
+	w.history = w.bob.history
 	w.alice.commands = newCommandSide(w)
 	w.bob.acks, w.bob.slow = w.chance(2), []time.Duration{0, 20 * time.Millisecond, time.Second}[w.random.IntN(3)]
-	w.bob.places = []*memdisk.Disk{w.bob.disk}
 	w.plans = map[string]taskPlan{}
 	for i := range 1 + w.random.IntN(3) {
 		w.addTask(i)
 	}
-	w.srv.boot()
+	w.beginNodes(nodes)
 	w.bob.boot()
 	w.alice.boot()
 	for _, t := range w.alice.tasks {
@@ -153,6 +150,10 @@ func (w *world) fault() {
 	if w.chance(3) { // bad things come together
 		w.after(w.upTo(3*time.Second), w.fault)
 	}
+	if w.bus != nil && w.chance(2) {
+		w.nodeFault()
+		return
+	}
 	switch w.random.IntN(16) {
 	case 0, 1:
 		if l := w.alice.line; l != nil {
@@ -175,7 +176,7 @@ func (w *world) fault() {
 			d.breakOff()
 		}
 	case 8, 9:
-		w.restartServer()
+		w.restartServer(w.anyNode())
 	case 10:
 		w.restartAlice()
 	case 11:
@@ -200,24 +201,29 @@ func (w *world) fault() {
 			}
 			w.note("the disk is about to fail: %s %v", f.op, f.err)
 			w.bob.broken = append(w.bob.broken, f)
-			w.history.diskFails(f.until)
+			w.bob.history.diskFails(f.until)
 		}
 	}
 }
 
-func (w *world) restartServer() {
-	if !w.srv.alive {
+func (w *world) restartServer(s *server) {
+	if !s.alive {
 		return
 	}
 	w.counts.Restarts++
-	w.srv.kill()
+	s.kill()
+	w.bootLater(s)
+}
+
+// bootLater begins the next life of a node that has ended.
+func (w *world) bootLater(s *server) {
 	down := w.upTo(5 * time.Second)
 	if w.chance(4) {
 		down = w.upTo(4 * time.Minute)
 	}
 	w.after(down, func() {
-		if !w.srv.alive {
-			w.srv.boot()
+		if !w.nodes[s.slot].alive {
+			w.boot(s.slot)
 		}
 	})
 }
@@ -263,13 +269,18 @@ func (w *world) heal() {
 	w.faulty = false
 	w.bob.crashIn = 0
 	w.bob.broken = nil
-	if !w.srv.alive {
-		w.srv.boot()
+	for slot, s := range w.nodes {
+		if s.goOn(); !s.alive {
+			w.boot(slot)
+		}
+	}
+	if w.bus != nil {
+		w.bus.heal()
 	}
 	if !w.alice.alive {
 		w.alice.boot()
 	}
-	if !w.bob.alive {
+	if !w.bob.alive && !w.bob.off {
 		w.bob.boot()
 	}
 }

@@ -23,7 +23,12 @@ const (
 // A receiver is bob's process on his machine: the SDK's part around the machines of
 // what comes in, and a real inbox.
 type receiver struct {
-	w      *world
+	w       *world
+	who     string
+	history *history
+	off     bool   // its line is off for good: another has its place
+	epoch   uint64 // of its last session, in this life
+
 	place  string // the inbox's instance
 	disk   *memdisk.Disk
 	places []*memdisk.Disk // all that bob has ever received at, the present one last
@@ -59,23 +64,9 @@ type brokenDisk struct {
 	until time.Time
 }
 
-// An inTask is one buffer or file that comes in.
-type inTask struct {
-	b      *receiver
-	sendID string
-	m      *transfer.Receiver
-	id     string
-	ticket int
-	offer  *offer // nil before an offer, or what the inbox remembers
-	part   *inbox.Part
-	lane   *downLane
-	wake   int
-	gone   bool
-}
-
 var errCrash = errors.New("the machine has stopped")
 
-func (b *receiver) name() string { return "bob" }
+func (b *receiver) name() string { return b.who }
 func (b *receiver) living() bool { return b.alive && !b.dying }
 func (b *receiver) lives() int   { return b.life }
 
@@ -116,10 +107,10 @@ func suffix(name string) string { return name[strings.IndexByte(name, '.')+1:] }
 func (b *receiver) boot() {
 	w := b.w
 	b.life++
-	b.alive, b.dying, b.ticking = true, false, false
+	b.alive, b.dying, b.ticking, b.epoch = true, false, false, 0
 	b.all, b.ids, b.names = map[string]*inTask{}, map[string]*inTask{}, map[string]string{}
 	b.in, b.queue = command.NewReceiver(b.acks), nil
-	w.note("bob begins life %d", b.life)
+	w.note("%s begins life %d", b.who, b.life)
 	life := b.life
 	box, err := inbox.OpenOn(memdisk.Hook(b.disk, b.watch(life)), inbox.Options{
 		Stepped: true, Now: func() time.Time { return w.now },
@@ -143,7 +134,7 @@ func (b *receiver) boot() {
 	for _, f := range box.Unnotified() {
 		b.tell(f)
 	}
-	b.connect()
+	b.connect(0)
 }
 
 // keepTime does what the inbox's goroutines do by the clock, as long as there is
@@ -176,29 +167,29 @@ func (b *receiver) keepTime() {
 func (x *inTask) journal() {
 	offset := x.part.Offset()
 	if err := x.part.Journal(); err == nil && !x.b.dying {
-		x.b.w.history.journalled(x.sendID, offset)
+		x.b.history.journalled(x.sendID, offset)
 	}
 }
 
-func (b *receiver) connect() {
+func (b *receiver) connect(goAway time.Duration) {
 	life := b.life
-	b.w.connect(b, 0, func() bool { return b.life == life && b.line == nil })
+	b.w.connectWithin(max(goAway, reconnectMin), b, 0, func() bool { return b.life == life && b.line == nil && !b.off })
 }
 
 // stopped ends the process: what it knew and had not written is gone.
 func (b *receiver) stopped() {
 	w := b.w
 	b.alive = false
-	w.history.lineOf(false)
-	w.history.ended[b.life] = w.now
+	b.history.lineOf(false)
+	b.history.ended[b.life] = w.now
 	if b.after != nil {
 		w.counts.PowerLosses++
 		b.disk, b.after = b.after, nil
 		b.places[len(b.places)-1] = b.disk
-		w.history.powerLost()
+		b.history.powerLost()
 	} else {
 		w.counts.Kills++
-		w.history.killed()
+		b.history.killed()
 	}
 	w.breakLines(b)
 	b.line = nil
@@ -210,7 +201,7 @@ func (b *receiver) stopped() {
 	}
 	b.crashIn = 0
 	w.after(w.upTo(20*time.Second), func() {
-		if !b.alive {
+		if !b.alive && !b.off {
 			b.boot()
 		}
 	})
@@ -221,7 +212,7 @@ func (b *receiver) kill(power bool) {
 	if !b.living() {
 		return
 	}
-	b.w.note("bob is killed, power %v", power)
+	b.w.note("%s is killed, power %v", b.who, power)
 	b.dying = true
 	if power {
 		b.after = b.disk.PowerLoss(b.w.random)
@@ -235,12 +226,12 @@ func (b *receiver) moveAway() {
 	b.kill(false)
 	b.disk = memdisk.New(func() time.Time { return b.w.now })
 	b.places = append(b.places, b.disk)
-	b.w.history.moved()
+	b.history.moved()
 }
 
 func (b *receiver) lineUp(l *line) {
-	b.line = l
-	b.w.history.lineOf(true)
+	b.line, b.epoch = l, l.epoch
+	b.history.lineOf(true)
 	b.in.LineUp(l.moment)
 	b.every(transfer.ReceiverLineUp{})
 }
@@ -250,9 +241,9 @@ func (b *receiver) lineDown(l *line) {
 		return
 	}
 	b.line = nil
-	b.w.history.lineOf(false)
+	b.history.lineOf(false)
 	b.every(transfer.ReceiverLineDown{})
-	b.connect()
+	b.connect(l.goAway)
 }
 
 func (b *receiver) every(e transfer.ReceiverEvent) {
@@ -345,273 +336,10 @@ func (b *receiver) cancelled(sendID, id string) {
 	b.frame(id, true, transfer.ReceiverCancel{Transfer: id})
 }
 
-func (b *receiver) send(fn func(s *server)) {
-	if b.line != nil && b.living() {
-		b.line.toServer(fn)
+func (b *receiver) send(fn func(s *server, l *line)) {
+	if l := b.line; l != nil && b.living() {
+		l.toServer(func(s *server) { fn(s, l) })
 	}
-}
-
-// judged takes in a Verdict.
-func (s *server) judged(id string, v transfer.ReceiverVerdict) {
-	if r := s.ids[id]; r != nil && r.place == s.place {
-		r.step(transfer.RelayJudged{Verdict: relayVerdict(v)})
-		return
-	}
-	if strings.HasSuffix(id, "@"+s.place) && s.bob != nil {
-		b := s.w.bob
-		s.bob.toClient(func() { b.frame(id, false, transfer.ReceiverAcked{}) })
-	}
-}
-
-func relayVerdict(v transfer.ReceiverVerdict) transfer.RelayVerdict {
-	return transfer.RelayVerdict{Code: v.Code, Receipt: v.Receipt, LengthOnly: v.LengthOnly, Detail: v.Detail}
-}
-
-// toRelay sends what becomes an event of the transfer's machine.
-func (x *inTask) toRelay(id string, e transfer.RelayEvent) {
-	x.b.send(func(s *server) {
-		if r := s.ids[id]; r != nil && r.place == s.place {
-			r.step(e)
-		}
-	})
-}
-
-func (x *inTask) step(e transfer.ReceiverEvent) {
-	w := x.b.w
-	if x.gone || !x.b.living() {
-		return
-	}
-	before := x.m.State()
-	actions := append([]transfer.ReceiverAction(nil), x.m.Step(w.now, e)...)
-	if _, tick := e.(transfer.ReceiverTick); w.tracing && (!tick || len(actions) > 0) {
-		w.note("bob %s: %s in %v, now %v at %d", x.sendID, describe(e), before, x.m.State(), x.m.Offset())
-	}
-	for _, a := range actions {
-		x.do(a)
-		if x.gone || !x.b.living() {
-			return
-		}
-	}
-	if x.m.State().Ended() {
-		x.part = nil
-	}
-	if at, ok := x.m.Wake(); ok {
-		x.wake++
-		wake, life := x.wake, x.b.life
-		w.at(maxTime(at, w.now), func() {
-			if x.wake == wake && x.b.life == life {
-				x.step(transfer.ReceiverTick{})
-			}
-		})
-	}
-}
-
-// later runs fn in this life, unless the task is forgotten.
-func (x *inTask) later(d time.Duration, fn func()) {
-	life := x.b.life
-	x.b.w.after(d, func() {
-		if x.b.life == life && x.b.living() && !x.gone {
-			fn()
-		}
-	})
-}
-
-func (x *inTask) do(a transfer.ReceiverAction) {
-	b, w := x.b, x.b.w
-	switch a.Do {
-	case transfer.ReceiverSendAnswer:
-		x.toRelay(a.Transfer, transfer.RelayAnswered{Decision: a.Decision, Offset: a.Offset, Verdict: relayVerdict(a.Verdict)})
-	case transfer.ReceiverSendReceived:
-		if a.Mark && x.part != nil {
-			if err := x.part.Mark(); err != nil {
-				x.broke(err)
-				return
-			}
-			w.history.marked(x.sendID, x.part.Offset())
-		}
-		x.toRelay(a.Transfer, transfer.RelayReceived{Offset: a.Offset})
-	case transfer.ReceiverSendVerdict:
-		id, v := a.Transfer, a.Verdict
-		b.send(func(s *server) { s.judged(id, v) })
-	case transfer.ReceiverSendStanding:
-		x.toRelay(a.Transfer, transfer.RelayStanding{State: a.Standing, Offset: a.Offset, Size: a.Length, Verdict: relayVerdict(a.Verdict)})
-	case transfer.ReceiverAsk:
-		x.ask()
-	case transfer.ReceiverPrepare:
-		x.later(w.upTo(10*time.Millisecond), x.prepare)
-	case transfer.ReceiverOpenLane:
-		x.openLane(a)
-	case transfer.ReceiverEndLane:
-		x.endLane()
-	case transfer.ReceiverVerify:
-		v := x.verify()
-		x.later(0, func() { x.step(transfer.ReceiverKept{Verdict: v}) })
-	case transfer.ReceiverDrop:
-		x.drop(a.Record)
-	case transfer.ReceiverLeave:
-		x.endLane()
-		if x.part != nil {
-			x.part.Close()
-			x.part = nil
-		}
-	case transfer.ReceiverNotifyCancel:
-		w.history.cancelNotice(x.sendID)
-	case transfer.ReceiverForget:
-		if b.all[x.sendID] == x {
-			delete(b.all, x.sendID)
-		}
-		if b.ids[x.id] == x {
-			delete(b.ids, x.id)
-			b.names[x.id] = x.sendID
-		}
-		x.gone = true
-		x.endLane()
-		if x.part != nil {
-			x.part.Close()
-			x.part = nil
-		}
-	}
-}
-
-// ask asks the application. It refuses some, and cancels some later.
-func (x *inTask) ask() {
-	w := x.b.w
-	plan := w.plan(x.sendID)
-	x.later(w.upTo(plan.thinks), func() {
-		if plan.refuses {
-			x.step(transfer.ReceiverRefuse{Code: wire.PeerRefused})
-			return
-		}
-		x.step(transfer.ReceiverAccept{Receipt: wire.Receipt_RECEIPT_STORED})
-	})
-	if plan.stops > 0 {
-		x.later(w.upTo(plan.stops), func() { x.step(transfer.ReceiverStop{}) })
-	}
-}
-
-func (x *inTask) info() inbox.Info { return inbox.Info{Size: x.offer.size, Name: "film.bin"} }
-
-func (x *inTask) prepare() {
-	if x.m.State() != transfer.ReceiverPreparing {
-		return
-	}
-	if x.offer.inlined {
-		x.step(transfer.ReceiverReady{})
-		return
-	}
-	part, err := x.b.box.Begin(key(x.sendID), x.info())
-	if x.b.dying {
-		return
-	}
-	if err != nil {
-		x.broke(err)
-		return
-	}
-	x.part = part
-	x.b.keepTime()
-	x.b.w.history.resumed(x.sendID, part.Offset())
-	x.step(transfer.ReceiverReady{Offset: part.Offset()})
-}
-
-func (x *inTask) broke(err error) {
-	if x.b.dying {
-		return
-	}
-	code := wire.FileWrite
-	switch {
-	case errors.Is(err, inbox.ErrNoSpace):
-		code = wire.NoSpace
-	case errors.Is(err, inbox.ErrOffset), errors.Is(err, inbox.ErrEnded):
-		return
-	case errors.Is(err, inbox.ErrCancelled):
-		code = wire.Cancelled
-	}
-	x.b.w.note("bob %s: %v", x.sendID, err)
-	x.step(transfer.ReceiverBroke{Code: code})
-}
-
-func (x *inTask) openLane(a transfer.ReceiverAction) {
-	w := x.b.w
-	x.endLane()
-	at := x.part.Offset()
-	d := &downLane{w: w, x: x, lane: a.Lane, at: at, wrote: at, end: x.offer.size, bounded: a.Length > 0}
-	if a.Length > 0 {
-		d.end = min(d.end, at+a.Length)
-	}
-	x.lane = d
-	id, ticket := x.id, x.ticket
-	w.after(w.delay(), func() { w.srv.get(d, id, ticket) })
-}
-
-func (x *inTask) endLane() {
-	if d := x.lane; d != nil {
-		x.lane = nil
-		d.breakOff()
-	}
-}
-
-func (x *inTask) laneEnded(d *downLane, end transfer.LaneEnd) {
-	if x.lane != d || !x.b.living() {
-		return
-	}
-	x.lane = nil
-	x.step(transfer.ReceiverLaneEnded{Lane: d.lane, End: end})
-}
-
-// wrote takes in n bytes of the source, and reports whether the lane goes on.
-func (x *inTask) wrote(d *downLane, source, n int64) bool {
-	if x.part == nil {
-		return false
-	}
-	content := x.b.w.content(x.sendID)
-	_, err := x.part.WriteAt(content[source:source+n], d.wrote)
-	if x.b.dying {
-		return false
-	}
-	if err != nil {
-		x.broke(err)
-		return false
-	}
-	d.wrote += n
-	x.b.w.history.stands(x.sendID, d.wrote)
-	x.step(transfer.ReceiverTook{Offset: d.wrote})
-	return x.lane == d && x.b.living()
-}
-
-// verify checks and keeps, and has the application told: in this order, and the
-// sender last.
-func (x *inTask) verify() transfer.ReceiverVerdict {
-	w := x.b.w
-	v := transfer.ReceiverVerdict{Receipt: wire.Receipt_RECEIPT_STORED}
-	var f *inbox.File
-	var err error
-	d := x.m.Digest()
-	if x.offer.inlined {
-		content := w.content(x.sendID)
-		f, err = x.b.box.Put(key(x.sendID), x.info(), content)
-	} else {
-		if err = x.part.Verify(d.GetAlgorithm(), d.GetValue()); err != nil {
-			x.b.w.history.forgets(x.sendID)
-			x.part.Drop()
-		} else {
-			f, err = x.part.Keep()
-		}
-	}
-	switch {
-	case x.b.dying:
-	case errors.Is(err, inbox.ErrHave):
-	case errors.Is(err, inbox.ErrDigest):
-		w.fail("%s: the content is wrong at the receiver: %v", x.sendID, err)
-		v = transfer.ReceiverVerdict{Code: wire.DigestMismatch}
-	case errors.Is(err, inbox.ErrNoSpace):
-		v = transfer.ReceiverVerdict{Code: wire.NoSpace}
-	case err != nil:
-		w.note("bob %s: %v", x.sendID, err)
-		v = transfer.ReceiverVerdict{Code: wire.FileWrite}
-	default:
-		x.b.tell(f)
-	}
-	return v
 }
 
 // tell has the application told of a file, and then notes that it was.
@@ -621,25 +349,10 @@ func (b *receiver) tell(f *inbox.File) {
 		if b.life != life || !b.living() {
 			return
 		}
-		b.w.history.notified(f.Key.SendID, life)
+		b.history.notified(f.Key.SendID, life)
 		f.Notified()
 		b.keepTime()
 	})
-}
-
-func (x *inTask) drop(record bool) {
-	x.endLane()
-	x.b.w.history.forgets(x.sendID)
-	if x.part != nil {
-		x.part.Drop()
-		x.part = nil
-	}
-	if record {
-		if err := x.b.box.Cancelled(key(x.sendID), uint32(wire.Cancelled)); err != nil {
-			x.b.w.note("bob %s: cancelled: %v", x.sendID, err)
-			x.b.w.history.of(x.sendID).forgettable = x.b.life
-		}
-	}
 }
 
 // errnos that a disk fails with.

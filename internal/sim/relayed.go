@@ -276,18 +276,29 @@ func relayVerdict(v transfer.ReceiverVerdict) transfer.RelayVerdict {
 	return transfer.RelayVerdict{Code: v.Code, Receipt: v.Receipt, LengthOnly: v.LengthOnly, Detail: v.Detail}
 }
 
-// tick is the clock. An offer that waits for a receiver who is known to be at another
-// node would wait for ever: it should have been given back to its sender.
+// tick is the clock.
 func (r *relayed) tick() {
-	c := r.s.cluster
-	if c == nil || r.m.State() != transfer.RelayOffered || r.s.listener() != nil || !c.elsewhere() {
-		r.astray = time.Time{}
-	} else if r.astray.IsZero() {
-		r.astray = r.s.w.now
-	} else if r.s.w.now.Sub(r.astray) > 5*time.Second {
-		r.s.w.fail("%s is offered at %v, and its receiver is elsewhere", r.sendID, r.s)
-	}
+	r.notAstray()
 	r.step(transfer.RelayTick{})
+}
+
+// notAstray wants an offer back at its sender that waits for a receiver who is known to
+// be at another node: nobody would answer it.
+func (r *relayed) notAstray() {
+	c, now := r.s.cluster, r.s.w.now
+	if c == nil || r.m.State() != transfer.RelayOffered || r.s.listener() != nil {
+		r.astray = time.Time{}
+		return
+	}
+	id, there := c.carrier()
+	switch at := r.s.w.nodeOf(id); {
+	case !there || at == nil || !r.s.w.bus.calm(r.s, at):
+		r.astray = time.Time{}
+	case r.astray.IsZero():
+		r.astray = now
+	case now.Sub(r.astray) > 5*time.Second:
+		r.s.w.fail("%s is offered at %v, and its receiver is at %v", r.sendID, r.s, at)
+	}
 }
 
 // step moves the machine and does what it says.

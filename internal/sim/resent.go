@@ -46,7 +46,7 @@ func (h *history) opened(t *outTask, at int64) {
 			break
 		}
 	}
-	if known && at < min(least, t.size-1) && len(h.w.bob.places) == 1 {
+	if known && at < min(least, t.size-1) && len(h.w.places()) == 1 {
 		h.w.fail("%s: a lane begins at %d, and the receiver has had %d since %v", t.id, at, least, h.w.now.Sub(since))
 	}
 }

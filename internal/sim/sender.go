@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dian-im/dian/internal/transfer"
@@ -64,12 +65,12 @@ func (s *sender) boot() {
 			t.begin(true)
 		}
 	}
-	s.connect()
+	s.connect(0)
 }
 
-func (s *sender) connect() {
+func (s *sender) connect(goAway time.Duration) {
 	life := s.life
-	s.w.connect(s, 0, func() bool { return s.life == life && s.line == nil })
+	s.w.connectWithin(max(goAway, reconnectMin), s, 0, func() bool { return s.life == life && s.line == nil })
 }
 
 // kill ends the process. What it knew is gone, except for the journal.
@@ -105,8 +106,11 @@ func (s *sender) lineDown(l *line) {
 	for _, t := range s.tasks {
 		t.step(transfer.SenderLineDown{})
 	}
-	s.connect()
+	s.connect(l.goAway)
 }
+
+// lineOff would be for good: nothing takes alice's place.
+func (s *sender) lineOff(l *line) { s.w.fail("alice's line is off") }
 
 func (s *sender) find(sendID, id string) *outTask {
 	for _, t := range s.tasks {
@@ -147,12 +151,16 @@ func (s *sender) unknown(sendID, id string) {
 }
 
 func (s *sender) ack(id string) {
-	if id != "" && s.line != nil {
-		s.line.toServer(func(srv *server) {
-			if r := srv.ids[id]; r != nil {
-				r.step(transfer.RelayAcked{})
-			}
-		})
+	if id != "" {
+		sendID, _, _ := strings.Cut(id, "@")
+		s.send(senderFrame{sendAck, sendID, id, atServer(id, transfer.RelayAcked{})})
+	}
+}
+
+// send sends a frame about a transfer.
+func (s *sender) send(f senderFrame) {
+	if l := s.line; l != nil {
+		l.toServer(func(srv *server) { srv.transfer(l, f) })
 	}
 }
 
@@ -222,12 +230,6 @@ func maxTime(a, b time.Time) time.Time {
 	return a
 }
 
-func (t *outTask) send(fn func(l *line, srv *server)) {
-	if l := t.s.line; l != nil {
-		l.toServer(func(srv *server) { fn(l, srv) })
-	}
-}
-
 func (t *outTask) do(a transfer.SenderAction) {
 	w, id := t.s.w, t.transfer
 	switch a.Do {
@@ -236,33 +238,29 @@ func (t *outTask) do(a transfer.SenderAction) {
 		if t.inlined {
 			o.digest = t.digest
 		}
-		t.send(func(l *line, srv *server) { srv.propose(l, o) })
+		t.s.send(senderFrame{sendOffer, t.id, "", func(srv *server, l *line) { srv.propose(l, o) }})
 	case transfer.SenderSendFinish:
-		t.send(func(_ *line, srv *server) {
-			if r := srv.ids[id]; r != nil {
-				r.step(transfer.RelayFinish{Digest: t.digest})
-			}
-		})
+		t.s.send(senderFrame{sendFinish, t.id, id, atServer(id, transfer.RelayFinish{Digest: t.digest})})
 	case transfer.SenderSendAck:
 		t.s.ack(a.Transfer)
 	case transfer.SenderSendCancel:
 		place := t.place
-		t.send(func(l *line, srv *server) { srv.cancel(l, t.id, id, place, t.size) })
+		t.s.send(senderFrame{sendCancel, t.id, id, func(srv *server, l *line) { srv.cancel(l, t.id, id, place, t.size) }})
 	case transfer.SenderOpenLane:
 		t.endLane()
 		u := &upLane{w: w, t: t, lane: a.Lane, from: a.Offset, end: a.Offset + a.Length,
 			handed: a.Offset, came: a.Offset, p: a.Offset}
 		t.lane = u
-		w.history.opened(t, a.Offset)
+		w.bob.history.opened(t, a.Offset)
 		w.counts.Lanes++
 		place := t.place
-		w.after(w.delay(), func() { w.srv.patch(u, id, place) })
+		w.after(w.delay(), func() { w.patch(u, id, place) })
 		w.after(w.upTo(time.Millisecond), u.write)
 	case transfer.SenderAskHead:
 		t.endLane()
 		t.head = a.Lane
 		place := t.place
-		w.after(w.delay(), func() { w.srv.head(t, a.Lane, id, place) })
+		w.after(w.delay(), func() { w.head(t, a.Lane, id, place) })
 		w.after(time.Minute, func() { // a connection that hangs is given up
 			if t.head == a.Lane {
 				t.headEnded(transfer.SenderLaneEnded{Lane: a.Lane, End: transfer.LaneBroken})

@@ -40,8 +40,9 @@ type server struct {
 	pending  map[uint64]*pendingCommand // by ref
 	refOrder []uint64
 
-	lines []*line
-	bob   *line // who has bob's place
+	lines   []*line
+	bob     *line      // who has bob's place
+	arrived []*request // from other nodes, while it stands still
 
 	table map[string]*relayed // by sendID
 	ids   map[string]*relayed // by the URL's id
@@ -128,6 +129,7 @@ func (s *server) tick() {
 func (s *server) kill() {
 	s.w.note("%v is killed", s)
 	s.alive = false
+	s.shake()
 	for _, r := range s.order {
 		if r.up != nil {
 			r.up.breakOff()
@@ -141,6 +143,9 @@ func (s *server) kill() {
 		l.breakOff()
 	}
 	s.w.breakCarried(s)
+	for _, q := range s.arrived {
+		q.from.after(s.w.delay(), q.broken)
+	}
 }
 
 // hello takes in a line's Hello (Server.login).
@@ -194,7 +199,10 @@ func (s *server) admit(l *line, elsewhere uint64) {
 	l.welcome()
 	s.bob = l
 	if older != nil {
-		s.kick(older)
+		s.giveWay(older, l.place)
+	}
+	if s.cluster != nil {
+		s.cluster.here()
 	}
 	s.tellCluster()
 	for _, r := range s.copyOrder() { // transfers.sessionUp
@@ -217,14 +225,18 @@ func (s *server) nextEpoch(last, elsewhere uint64, older *line) uint64 {
 	return epoch
 }
 
-// kick ends a session for good because another has its place (session.kick). One that
-// the same instance took it from is told to come again: it may be the client's live one.
-func (s *server) kick(l *line) {
+// giveWay ends a session because one of place has its place: for good, or, of the same
+// instance, so that it comes again. That may be the client's live one, and the other a
+// login that has taken its time (session.giveWay).
+func (s *server) giveWay(l *line, place string) {
 	if !l.upThere {
 		return
 	}
-	l.kicked = true
-	s.end(l, wire.Kicked)
+	code := wire.Kicked
+	if l.kicked = l.place != place; !l.kicked {
+		code = wire.OK
+	}
+	s.end(l, code)
 }
 
 // end ends a session with a LineOff.
@@ -246,8 +258,9 @@ func (s *server) lineDown(l *line) {
 	if s.cluster != nil {
 		s.cluster.sessionDown(l)
 	}
-	if left {
+	if left && s.cluster != nil {
 		s.tellCluster()
+		s.cluster.came() // what is here goes on where he is, if that was known already
 	}
 }
 
@@ -292,6 +305,7 @@ func (s *server) stop(d time.Duration) {
 	w.note("%v stands still for %v", s, d)
 	s.stopped = true
 	s.stops++
+	s.shake()
 	stops := s.stops
 	for _, l := range s.lines {
 		if l.up {
@@ -315,8 +329,13 @@ func (s *server) goOn() {
 	}
 	s.w.note("%v goes on, with %d things to do", s, len(s.piled))
 	s.stopped = false
+	s.w.wentOn = s.w.now
+	s.shake()
 	piled := s.piled
 	s.piled = nil
+	if s.w.chance(2) {
+		s.cluster.look() // the clock may be first
+	}
 	for _, fn := range piled {
 		s.do(fn)
 	}
@@ -352,6 +371,14 @@ func (s *server) awaitIdle(until time.Time) {
 		s.cluster.leave()
 	}
 	s.kill()
+	s.w.bootLater(s)
+}
+
+// shake notes that something goes wrong with the process now.
+func (s *server) shake() {
+	if s.w.bus != nil {
+		s.w.bus.shake(s)
+	}
 }
 
 func (s *server) copyOrder() []*relayed { return append([]*relayed(nil), s.order...) }

@@ -38,31 +38,39 @@ func (c *tusClient) again(fn func()) {
 
 // request sends one request. do gets a function for its answer, which is lost if the
 // connection breaks; broken is called then, or when nothing comes for long.
-func (c *tusClient) request(do func(s *server, answer func(fn func())), broken func()) {
+func (c *tusClient) request(id string, do func(s *server, answer func(fn func())), broken func()) {
 	w := c.t.s.w
 	c.busy++
 	busy, life := c.busy, c.t.s.life
 	current := func() bool { return c.busy == busy && c.t.s.life == life && w.alice.alive && !c.over }
-	server := w.srv.life
+	before := w.dial()
 	w.after(w.delay(), func() {
 		if !current() {
 			return
 		}
-		if !w.srv.alive || w.srv.life != server || w.faulty && w.chance(20) {
+		breaks := func() {
 			w.after(w.delay(), func() {
 				if current() {
 					c.busy++
 					broken()
 				}
 			})
+		}
+		if !before.alive || w.faulty && w.chance(20) {
+			breaks()
 			return
 		}
-		do(w.srv, func(fn func()) {
+		answer := func(fn func()) {
 			w.after(w.delay(), func() {
 				if current() {
 					c.busy++
 					fn()
 				}
+			})
+		}
+		before.do(func() {
+			before.handle(&request{
+				id: id, over: func() bool { return !current() }, serve: func(s *server) { do(s, answer) }, broken: breaks,
 			})
 		})
 	})
@@ -78,7 +86,7 @@ func (c *tusClient) request(do func(s *server, answer func(fn func())), broken f
 func (c *tusClient) create() {
 	t := c.t
 	t.s.w.note("tus creates %s", t.id)
-	c.request(func(s *server, answer func(func())) {
+	c.request("", func(s *server, answer func(func())) {
 		refuse := func(code wire.Code) {
 			answer(func() {
 				if end := finalEnd(code); end.End == transfer.LaneFinal || end.End == transfer.LaneGone {
@@ -121,7 +129,7 @@ func (c *tusClient) create() {
 func (c *tusClient) head() {
 	t := c.t
 	t.head++
-	c.request(func(s *server, answer func(func())) {
+	c.request(c.id, func(s *server, answer func(func())) {
 		r := s.rebuildHTTP(c.id, t.id, c.place, t.size)
 		if r == nil {
 			answer(func() { c.create() })
@@ -159,10 +167,10 @@ func (c *tusClient) patch(offset int64) {
 	t.lanes++
 	u := &upLane{w: w, t: t, lane: t.lanes, from: offset, end: end, handed: offset, came: offset, p: offset, http: true}
 	t.lane = u
-	w.history.opened(t, offset)
+	w.bob.history.opened(t, offset)
 	w.counts.Lanes++
 	id, place := c.id, c.place
-	w.after(w.delay(), func() { w.srv.patch(u, id, place) })
+	w.after(w.delay(), func() { w.patch(u, id, place) })
 	w.after(w.upTo(time.Millisecond), u.write)
 }
 
@@ -190,7 +198,7 @@ func (c *tusClient) cancel() {
 	}
 	t := c.t
 	t.endLane()
-	c.request(func(s *server, answer func(func())) {
+	c.request(c.id, func(s *server, answer func(func())) {
 		r := s.rebuildHTTP(c.id, t.id, c.place, t.size)
 		if r == nil {
 			answer(func() { c.again(c.head) })
@@ -245,7 +253,10 @@ func (s *server) proposeHTTP(o *offer) (*relayed, wire.Code) {
 	if listener == nil {
 		return nil, wire.PeerOffline
 	}
-	r := s.add(o.sendID, s.place, o.size, transfer.NewRelay(httpConfig(o.size), s.w.now), known)
+	if s.ending {
+		return nil, wire.ServiceFault
+	}
+	r := s.add(o.sendID, listener.place, o.size, transfer.NewRelay(httpConfig(o.size), s.w.now), known)
 	r.http = true
 	r.offered(nil, o)
 	r.attach(listener)

@@ -29,11 +29,12 @@ type Counts struct {
 	Events    int           // scheduled and run
 	Simulated time.Duration // from the first to the last
 
-	Cuts, Kills, PowerLosses, Restarts, Moves, DiskFaults int // injected
-	Lanes, Bytes, Resent                                  int64
-	Tasks                                                 int // transfers
-	Results                                               map[wire.Code]int
-	Commands, Delivered, CommandsFailed                   int
+	Cuts, Kills, PowerLosses, Restarts, Moves, DiskFaults   int // injected
+	Packets, Parts, Stops, Drains, Rivals, ShutOut, Carried int // in clusters: packets that were lost, parts of the bus, …
+	Lanes, Bytes, Resent                                    int64
+	Tasks                                                   int // transfers
+	Results                                                 map[wire.Code]int
+	Commands, Delivered, CommandsFailed                     int
 }
 
 // Add sums two counts.
@@ -46,6 +47,13 @@ func (c *Counts) Add(d Counts) {
 	c.Restarts += d.Restarts
 	c.Moves += d.Moves
 	c.DiskFaults += d.DiskFaults
+	c.Packets += d.Packets
+	c.Parts += d.Parts
+	c.Stops += d.Stops
+	c.Drains += d.Drains
+	c.Rivals += d.Rivals
+	c.ShutOut += d.ShutOut
+	c.Carried += d.Carried
 	c.Lanes += d.Lanes
 	c.Bytes += d.Bytes
 	c.Resent += d.Resent
@@ -77,9 +85,12 @@ type world struct {
 	latency time.Duration // at most, one way
 	faulty  bool          // faults are being injected
 
-	srv      *server
+	nodes    []*server // the relay: one server, or the nodes of a cluster
+	bus      *bus      // of the cluster; nil: there is one server
+	wentOn   time.Time // when a node that stood still last went on
 	alice    *sender
 	bob      *receiver
+	rival    *receiver // another one of him, or nil
 	plans    map[string]taskPlan
 	contents map[string][]byte
 	history  *history
@@ -100,7 +111,7 @@ func Run(seed uint64, trace bool) (report Report) {
 		w.counts.Simulated = w.now.Sub(w.start)
 		report = Report{Seed: seed, Failed: w.failed, Trace: w.trace, Counts: w.counts}
 	}()
-	w.play()
+	w.play(nodesOf(seed))
 	return report
 }
 
