@@ -374,6 +374,9 @@ func placeOf(p nodes.Place) place { return place{p.App, p.User} }
 // the one with the higher epoch stays (case 96); what the user was receiving here goes
 // on there.
 func (c *cluster) came(p place) {
+	if c == nil {
+		return
+	}
 	c.mu.RLock()
 	node, there := c.view.Find(p.there())
 	c.mu.RUnlock()

@@ -199,6 +199,7 @@ func (s *session) down() {
 		s.party.release()
 		if left {
 			s.tellCluster()
+			s.srv.cluster.came(place{s.app, s.user}) // it may have been at another node for a while
 			s.srv.presence.changed(s.app, s.user)
 		}
 	})
