@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -66,24 +67,36 @@ func (r *testRelay) knows(user string) {
 	})
 }
 
-// A client of the bus without the secret gets nowhere: packets of its own, and such as
-// it has recorded, do nothing (case 99).
-func TestRogueOnTheBus(t *testing.T) {
-	relays, mem := clusterRelays(t, 2)
+// recorder joins the bus as somebody who has no secret, and writes down what is said to
+// some subjects.
+func recorder(t *testing.T, mem *bus.Mem, subjects ...string) (bus.Bus, func() []bus.Message) {
+	t.Helper()
 	var mu sync.Mutex
-	var recorded []bus.Message
+	var all []bus.Message
 	rogue := mem.Open("rogue", bus.Handler{State: func(bool) {}, Message: func(m bus.Message) {
 		mu.Lock()
 		defer mu.Unlock()
-		recorded = append(recorded, bus.Message{Subject: m.Subject, Data: bytes.Clone(m.Data)})
+		all = append(all, bus.Message{Subject: m.Subject, Data: bytes.Clone(m.Data)})
 	}})
-	defer rogue.Close()
-	codec := relays[0].srv.cluster.codec // its subjects are no secret to who may listen
-	for _, subject := range []string{codec.All(), codec.Node(relays[0].srv.cluster.self), codec.Node(relays[1].srv.cluster.self)} {
+	t.Cleanup(rogue.Close)
+	for _, subject := range subjects {
 		if _, err := rogue.Subscribe(subject); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return rogue, func() []bus.Message {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
+	}
+}
+
+// A client of the bus without the secret gets nowhere: packets of its own, and such as
+// it has recorded, do nothing (case 99).
+func TestRogueOnTheBus(t *testing.T) {
+	relays, mem := clusterRelays(t, 2)
+	codec := relays[0].srv.cluster.codec // its subjects are no secret to who may listen
+	rogue, recorded := recorder(t, mem, codec.All(), codec.Node(relays[0].srv.cluster.self), codec.Node(relays[1].srv.cluster.self))
 	bob := relays[1].listen("bob")
 	relays[0].knows("bob")
 	alice := relays[0].sender("alice")
@@ -109,9 +122,7 @@ func TestRogueOnTheBus(t *testing.T) {
 			}
 		}
 	}
-	mu.Lock()
-	again := recorded
-	mu.Unlock()
+	again := recorded()
 	if len(again) < 3 {
 		t.Fatalf("only %d packets were recorded", len(again))
 	}
@@ -140,26 +151,12 @@ func TestRogueOnTheBus(t *testing.T) {
 // What is recorded of a node that is gone does not bring it, or its users, to life.
 func TestRecordedNodeIsNoNode(t *testing.T) {
 	relays, mem := clusterRelays(t, 2)
-	var mu sync.Mutex
-	var recorded []bus.Message
-	rogue := mem.Open("rogue", bus.Handler{State: func(bool) {}, Message: func(m bus.Message) {
-		mu.Lock()
-		defer mu.Unlock()
-		recorded = append(recorded, bus.Message{Subject: m.Subject, Data: bytes.Clone(m.Data)})
-	}})
-	defer rogue.Close()
-	for _, subject := range []string{relays[0].srv.cluster.codec.All(), relays[0].srv.cluster.codec.Node(relays[0].srv.cluster.self)} {
-		if _, err := rogue.Subscribe(subject); err != nil {
-			t.Fatal(err)
-		}
-	}
+	rogue, recorded := recorder(t, mem, relays[0].srv.cluster.codec.All(), relays[0].srv.cluster.codec.Node(relays[0].srv.cluster.self))
 	relays[1].listen("bob")
 	relays[0].knows("bob")
 	relays[1].srv.cluster.kick(place{"app", "alice"}) // to be recorded
-	become(t, "beats are recorded", func() bool { mu.Lock(); defer mu.Unlock(); return len(recorded) > 3 })
-	mu.Lock()
-	again := recorded
-	mu.Unlock()
+	become(t, "beats are recorded", func() bool { return len(recorded()) > 3 })
+	again := recorded()
 	relays[1].stop()
 	become(t, "the node is gone", func() bool { return len(relays[0].srv.cluster.nodeList()) == 0 })
 	alice := relays[0].listen("alice")

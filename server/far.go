@@ -1,7 +1,9 @@
 package server
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 
 	nodes "github.com/dian-im/dian/internal/cluster"
 	"github.com/dian-im/dian/internal/link"
@@ -80,43 +82,27 @@ func (c *cluster) listener(p place) *session {
 	return fresh
 }
 
+// dropListener takes a user's stand-in out of service, if there is one that fits.
+func (c *cluster) dropListener(p place, fits func(*session) bool) {
+	c.mu.Lock()
+	s := c.listeners[p]
+	if s == nil || fits != nil && !fits(s) {
+		c.mu.Unlock()
+		return
+	}
+	delete(c.listeners, p)
+	delete(c.routes, s.far.route)
+	c.mu.Unlock()
+	s.retire()
+}
+
 // retireListener takes a user's stand-in out of service if the user is not where it
 // was any more.
 func (c *cluster) retireListener(p place) {
-	c.mu.Lock()
-	s := c.listeners[p]
-	if s != nil {
+	c.dropListener(p, func(s *session) bool { // holds c.mu
 		node, there := c.view.Find(p.there())
-		if node != nil && node.ID == s.far.node && there.Epoch == s.epoch {
-			s = nil
-		}
-	}
-	if s != nil {
-		delete(c.listeners, p)
-		delete(c.routes, s.far.route)
-	}
-	c.mu.Unlock()
-	if s != nil {
-		s.retire()
-	}
-}
-
-// tidyListeners takes the stand-ins out of service that no session sends to and no
-// command waits for.
-func (c *cluster) tidyListeners() {
-	var idle []*session
-	c.mu.Lock()
-	for p, s := range c.listeners {
-		if s.shares.none() {
-			delete(c.listeners, p)
-			delete(c.routes, s.far.route)
-			idle = append(idle, s)
-		}
-	}
-	c.mu.Unlock()
-	for _, s := range idle {
-		s.retire()
-	}
+		return node == nil || node.ID != s.far.node || there.Epoch != s.epoch
+	})
 }
 
 // here takes a user's stand-in out of service whose user has come here, and has what
@@ -128,15 +114,17 @@ func (c *cluster) here(p place) {
 	for _, s := range c.index.of(p) {
 		s.away.moved(s, p.user, 0)
 	}
-	c.mu.Lock()
-	s := c.listeners[p]
-	if s != nil {
-		delete(c.listeners, p)
-		delete(c.routes, s.far.route)
-	}
-	c.mu.Unlock()
-	if s != nil {
-		s.retire()
+	c.dropListener(p, nil)
+}
+
+// tidyListeners takes the stand-ins out of service that no session sends to and no
+// command waits for.
+func (c *cluster) tidyListeners() {
+	c.mu.RLock()
+	all := slices.Collect(maps.Keys(c.listeners))
+	c.mu.RUnlock()
+	for _, p := range all {
+		c.dropListener(p, func(s *session) bool { return s.shares.none() })
 	}
 }
 

@@ -102,7 +102,7 @@ func (b *bus) calm(x, y *server) bool {
 			return false
 		}
 	}
-	return true
+	return !x.alive || !y.alive || b.reaches(x, y) && b.reaches(y, x)
 }
 
 // connect and cut are a node's connection to the bus.
