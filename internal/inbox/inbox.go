@@ -128,6 +128,7 @@ func Open(dir string, options Options) (*Inbox, error) {
 	}
 	b, err := OpenOn(place, options)
 	if err != nil {
+		unlock(held)
 		held.Close()
 		place.close()
 		return nil, fmt.Errorf("open inbox %s: %w", dir, err)
@@ -231,6 +232,7 @@ func (b *Inbox) Close() error {
 	b.stopCommitter()
 	errs = append(errs, b.ledger.close())
 	if b.place != nil {
+		unlock(b.held)
 		errs = append(errs, b.place.close(), b.held.Close())
 	}
 	return errors.Join(errs...)

@@ -22,3 +22,7 @@ func lock(f *os.File) error {
 		return err
 	}
 }
+
+// unlock gives it back before the file is closed: a program that this process has just
+// begun to start has the file open too, for a moment, and would hold the lock.
+func unlock(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
