@@ -457,3 +457,27 @@ func TestLateLoginDoesNotShutItsClientOut(t *testing.T) {
 	relays[1].hello(h) // it comes again
 	late.ended(closeRestart)
 }
+
+// A node that does not know where a receiver is does not tell his lane that there is no
+// such transfer: he would believe it. To whoever has made a ticket up it does.
+func TestLaneAtANodeThatDoesNotKnow(t *testing.T) {
+	relays, mem := clusterRelays(t, 2)
+	bob := relays[1].listen("bob")
+	relays[0].knows("bob")
+	alice := relays[0].sender("alice")
+	alice.send(&wire.Frame{Body: &wire.Frame_Offer{Offer: &wire.Offer{
+		SendId: wire.NewSendID(), Target: "bob", Kind: wire.Kind_KIND_FILE, Size: 1 << 20, Name: "x",
+	}}})
+	o := bob.next().GetOffer()
+	mem.Cut("n1")
+	become(t, "its node is given up", func() bool { return len(relays[0].srv.cluster.nodeList()) == 0 })
+	res, text := relays[0].do("GET", o.Url, "", nil, "Authorization", "Ticket "+o.Ticket)
+	if res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a good ticket: %d %s, want 503", res.StatusCode, text)
+	}
+	for _, bad := range []string{"", "x", "x.y", o.Ticket + "z", "." + o.Ticket} {
+		if res, text := relays[0].do("GET", o.Url, "", nil, "Authorization", "Ticket "+bad); res.StatusCode != http.StatusNotFound {
+			t.Errorf("ticket %q: %d %s, want 404", bad, res.StatusCode, text)
+		}
+	}
+}

@@ -13,8 +13,9 @@ func (c *cluster) kick(p place) int {
 	if c == nil {
 		return 0
 	}
+	_, _, there := c.carrier(p.app, p.user) // before it is gone
 	c.out.say(everybody, &nodes.Message{Body: &nodes.Message_Kick{Kick: &nodes.Kick{App: p.app, User: p.user}}}, true)
-	if _, _, there := c.carrier(p.app, p.user); there {
+	if there {
 		return 1
 	}
 	return 0

@@ -268,6 +268,22 @@ func (c *cluster) madeTicket(id, ticket string) bool {
 	return hmac.Equal([]byte(mac), []byte(c.lanes.sign("ticket", id, text)))
 }
 
+// mayBeElsewhere reports whether a down-lane's ticket is one of this cluster, and its
+// transfer one of a receiver who is not here: only the node that has him knows whether it
+// counts.
+func (c *cluster) mayBeElsewhere(r *http.Request) bool {
+	id := r.PathValue("id")
+	if c == nil || !c.madeTicket(id, ticketOf(r)) {
+		return false
+	}
+	what, err := decodeTransferID(id)
+	if err != nil {
+		return false
+	}
+	here := c.srv.listener(what.App, what.Target)
+	return here == nil || here.instance != what.Instance
+}
+
 // carryTransfer carries a request about a transfer to where its receiver is. What is here
 // stays here while nobody has him.
 func (c *cluster) carryTransfer(w http.ResponseWriter, r *http.Request, what *transferID, id string) bool {

@@ -92,7 +92,15 @@ func (d *downLane) head(t *transfer, ranged bool) {
 
 // serveDown answers GET /v1/transfers/{id}, the down-lane.
 func (ts *transfers) serveDown(w http.ResponseWriter, r *http.Request) {
-	gone := func() { writeProblem(w, wire.BadSendID, "no such transfer, or the ticket does not count (any more)") }
+	gone := func() {
+		if ts.srv.cluster.mayBeElsewhere(r) {
+			// That would be the end of it for the receiver, and is not this node's to say.
+			w.Header().Set("Retry-After", "1")
+			writeProblem(w, wire.ServiceFault, "the receiver's node is not known now")
+			return
+		}
+		writeProblem(w, wire.BadSendID, "no such transfer, or the ticket does not count (any more)")
+	}
 	if ts.srv.cluster.carryDown(w, r, r.PathValue("id")) {
 		return
 	}

@@ -241,7 +241,8 @@ export class Sender {
   /** The server's word that it could not pass the offer on. */
   #offline(now: number, r: SenderResult): void {
     const first = !this.#everyone && this.#asked <= 1;
-    if (first) this.#asked = 0; // this one has reached nobody
+    // This one has reached nobody; after a cancel, 8 may be about that.
+    if (first && !(this.#cancelling && r.code === Code.serviceFault)) this.#asked = 0;
     // A server that stops says 8 of a peer who is there, and who comes back too.
     const again = !first || this.#held;
     this.#held ||= r.code === Code.serviceFault;
