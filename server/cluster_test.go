@@ -475,7 +475,8 @@ func TestLaneAtANodeThatDoesNotKnow(t *testing.T) {
 	if res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a good ticket: %d %s, want 503", res.StatusCode, text)
 	}
-	for _, bad := range []string{"", "x", "x.y", o.Ticket + "z", "." + o.Ticket} {
+	forged := strings.Split(o.Ticket, ".")
+	for _, bad := range []string{"", "x", "x.y", "x.y.z", o.Ticket + "z", "." + o.Ticket, forged[0] + "." + strings.Repeat("0", 16) + "." + forged[2]} {
 		if res, text := relays[0].do("GET", o.Url, "", nil, "Authorization", "Ticket "+bad); res.StatusCode != http.StatusNotFound {
 			t.Errorf("ticket %q: %d %s, want 404", bad, res.StatusCode, text)
 		}

@@ -246,42 +246,45 @@ func (c *cluster) carryUp(w http.ResponseWriter, r *http.Request, by claims, id 
 
 // carryDown is carry for a receiver's request, which has a ticket and no token.
 func (c *cluster) carryDown(w http.ResponseWriter, r *http.Request, id string) bool {
-	if c == nil || carriedFrom(r) != nil || !c.madeTicket(id, ticketOf(r)) {
+	if c == nil || carriedFrom(r) != nil {
+		return false
+	}
+	if _, ok := c.maker(id, ticketOf(r)); !ok {
 		return false
 	}
 	what, err := decodeTransferID(id)
 	return err == nil && c.carryTransfer(w, r, what, id)
 }
 
-// ticket makes a ticket of which every node can see that a node of this cluster has made
-// it for a transfer; whether it counts now only the transfer's node knows.
+// ticket makes a ticket of which every node can see which node of this cluster has made
+// it for a transfer; whether it counts now only that one knows.
 func (c *cluster) ticket(id string) string {
 	text := rand.Text()
 	if c == nil {
 		return text
 	}
+	text += "." + c.self.String()
 	return text + "." + c.lanes.sign("ticket", id, text)
 }
 
-func (c *cluster) madeTicket(id, ticket string) bool {
-	text, mac, _ := strings.Cut(ticket, ".")
-	return hmac.Equal([]byte(mac), []byte(c.lanes.sign("ticket", id, text)))
+// maker returns which node has made a ticket, and whether one of this cluster has.
+func (c *cluster) maker(id, ticket string) (node string, ok bool) {
+	i := strings.LastIndexByte(ticket, '.')
+	if i < 0 || !hmac.Equal([]byte(ticket[i+1:]), []byte(c.lanes.sign("ticket", id, ticket[:i]))) {
+		return "", false
+	}
+	_, node, _ = strings.Cut(ticket[:i], ".")
+	return node, true
 }
 
-// mayBeElsewhere reports whether a down-lane's ticket is one of this cluster, and its
-// transfer one of a receiver who is not here: only the node that has him knows whether it
-// counts.
+// mayBeElsewhere reports whether a down-lane's ticket is another node's of this cluster:
+// only that one knows whether it counts.
 func (c *cluster) mayBeElsewhere(r *http.Request) bool {
-	id := r.PathValue("id")
-	if c == nil || !c.madeTicket(id, ticketOf(r)) {
+	if c == nil {
 		return false
 	}
-	what, err := decodeTransferID(id)
-	if err != nil {
-		return false
-	}
-	here := c.srv.listener(what.App, what.Target)
-	return here == nil || here.instance != what.Instance
+	node, ok := c.maker(r.PathValue("id"), ticketOf(r))
+	return ok && node != c.self.String()
 }
 
 // carryTransfer carries a request about a transfer to where its receiver is. What is here

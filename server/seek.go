@@ -164,7 +164,10 @@ func (c *cluster) search(p place, s *seek) {
 // it is known where the user is now.
 func (c *cluster) learn(id nodes.NodeID, u *nodes.User) bool {
 	var e nodes.Effects
-	c.users(id, &nodes.Users{Users: []*nodes.User{u}}, &e)
+	c.srv.dir.clock.heard(u.Epoch)
+	c.mu.Lock()
+	c.view.Learn(time.Now(), id, u, &e)
+	c.mu.Unlock()
 	c.effects(&e)
 	_, _, there := c.carrier(u.App, u.User)
 	return there || c.srv.listener(u.App, u.User) != nil

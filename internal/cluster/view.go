@@ -13,6 +13,9 @@ const (
 	BeatEvery   = time.Second
 )
 
+// hintFor is how long an answer to a question counts that its node does not announce too.
+const hintFor = 2 * time.Second
+
 // resyncAgain is how long the answer to a Resync is waited for.
 const resyncAgain = 2 * time.Second
 
@@ -79,6 +82,7 @@ type Node struct {
 	toAll Numbers
 	toUs  Numbers
 	users users
+	hints map[Place]time.Time // of users, those that were only answered, and since when
 
 	proven  bool // it has answered us: nobody repeats what was recorded of it
 	stale   bool // something of what it told everybody was lost, or it is new
@@ -279,6 +283,7 @@ func (v *View) Users(id NodeID, u *Users, e *Effects) {
 	case u.Page == 0:
 		for _, user := range u.Users {
 			p := Place{user.App, user.User}
+			delete(n.hints, p)
 			if user.Gone {
 				if n.users.drop(p) {
 					e.Changed = append(e.Changed, p)
@@ -292,6 +297,40 @@ func (v *View) Users(id NodeID, u *Users, e *Effects) {
 	default:
 		v.take(n, u, e)
 	}
+}
+
+// Learn takes in that a node has answered that a user is there, before it was announced.
+// The answer may come after news that he has gone, so it does not count for long unless
+// its node says so by itself.
+func (v *View) Learn(now time.Time, id NodeID, u *User, e *Effects) {
+	n := v.nodes[id]
+	if n == nil || !n.proven {
+		return
+	}
+	p := Place{u.App, u.User}
+	if s, there := n.users.get(p); there && s.Epoch >= u.Epoch {
+		return
+	}
+	n.users.put(p, sessionOf(u))
+	if n.hints == nil {
+		n.hints = map[Place]time.Time{}
+	}
+	n.hints[p] = now
+	e.Changed = append(e.Changed, p)
+	e.Came = append(e.Came, p)
+}
+
+// doubt takes out what a node has answered and not announced.
+func (n *Node) doubt(now time.Time, e *Effects) {
+	from := len(e.Changed)
+	for p, since := range n.hints {
+		if now.Sub(since) > hintFor {
+			delete(n.hints, p)
+			n.users.drop(p)
+			e.Changed = append(e.Changed, p)
+		}
+	}
+	sortPlaces(e.Changed[from:])
 }
 
 func sessionOf(u *User) Session {
@@ -316,6 +355,7 @@ func (v *View) take(n *Node, u *Users, e *Effects) {
 	}
 	before := n.users
 	n.users, n.arrived, n.page, n.stale, n.proven = n.arrived, nil, 0, false, true
+	n.hints = nil
 	for p := range before.all {
 		if _, there := n.users.get(p); !there {
 			e.Changed = append(e.Changed, p)
@@ -376,6 +416,7 @@ func (v *View) Tick(now time.Time, e *Effects) (paused bool) {
 	paused = now.Sub(v.now) > SilentAfter
 	v.now = now
 	for _, n := range slices.Clone(v.order) {
+		n.doubt(now, e)
 		switch {
 		case paused:
 			n.heard, n.stale, n.asked = now, true, time.Time{}
