@@ -225,7 +225,10 @@ func TestUntoldFilesAreToldAfterARestart(t *testing.T) {
 	mustEnd(t, task, dian.OK)
 	bob.Close()
 	in := newInbound()
-	bob = relay.Client("bob", dian.WithReceiveDir(dir), dian.WithHandler(in.handler()))
+	h = in.handler()
+	behind := make(chan bool, 1)
+	h.NotifyCmdData = func(dian.CmdData) { behind <- true }
+	bob = relay.Client("bob", dian.WithReceiveDir(dir), dian.WithHandler(h))
 	f := wait(t, in.files)
 	if f.SendID != task.ID() || f.Source != "alice" || f.Name != "photo.jpg" || string(f.Meta) != "m" {
 		t.Errorf("%+v", f)
@@ -237,6 +240,8 @@ func TestUntoldFilesAreToldAfterARestart(t *testing.T) {
 	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, data) || filepath.Base(to) != "photo.jpg" {
 		t.Errorf("%s: %v", to, err)
 	}
+	mustEnd(t, alice.SendCmd("bob", nil), dian.OK)
+	wait(t, behind) // the callback before it has returned, and that is noted
 	bob.Close()
 	in = newInbound()
 	relay.Client("bob", dian.WithReceiveDir(dir), dian.WithHandler(in.handler()))
