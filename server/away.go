@@ -88,6 +88,19 @@ func (a *away) note(s *session, key awayKey, node nodes.NodeID, most int64) bool
 	return true
 }
 
+// cancels remembers a transfer whose cancel goes to a node although nothing was known of
+// it any more: so its answer counts.
+func (a *away) cancels(s *session, key awayKey, node nodes.NodeID, transfer string) {
+	if !a.note(s, key, node, s.party.app.limits.Load().user.most[cellTransfers]) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if x := a.open[key]; x != nil {
+		x.transfer, x.cancelled = transfer, true
+	}
+}
+
 func (a *away) forget(s *session, key awayKey) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -482,3 +482,31 @@ func TestLaneAtANodeThatDoesNotKnow(t *testing.T) {
 		}
 	}
 }
+
+// A cancel that crosses the news that the line between the nodes broke is answered all the
+// same.
+func TestCancelBehindABrokenLineIsAnswered(t *testing.T) {
+	relays, _ := clusterRelays(t, 2)
+	bob := relays[1].listen("bob")
+	relays[0].knows("bob")
+	alice := relays[0].sender("alice")
+	id := wire.NewSendID()
+	alice.send(&wire.Frame{Body: &wire.Frame_Offer{Offer: &wire.Offer{
+		SendId: id, Target: "bob", Kind: wire.Kind_KIND_FILE, Size: 1 << 20, Name: "x",
+	}}})
+	o := bob.next().GetOffer()
+	bob.send(&wire.Frame{Body: &wire.Frame_Answer{Answer: &wire.Answer{
+		Transfer: o.Transfer, Decision: wire.Decision_DECISION_ACCEPT, Receipt: wire.Receipt_RECEIPT_STORED,
+	}}})
+	if alice.next().GetAccepted() == nil {
+		t.Fatal("not accepted")
+	}
+	relays[0].srv.cluster.broken(relays[1].srv.cluster.self)
+	if s := alice.next().GetStanding(); s == nil || s.State != wire.TransferState_TRANSFER_STATE_UNKNOWN {
+		t.Fatalf("%v, want UNKNOWN", s)
+	}
+	alice.send(&wire.Frame{Body: &wire.Frame_Cancel{Cancel: &wire.Cancel{SendId: id, Transfer: o.Transfer}}})
+	if v := alice.next().GetVerdict(); v == nil || wire.Code(v.Code) != wire.Cancelled {
+		t.Errorf("%v, want the verdict 1105", v)
+	}
+}

@@ -178,6 +178,9 @@ func (c *cluster) routeByID(s *session, f *wire.Frame, transfer string) bool {
 	case f.GetFinish() != nil:
 		// Its node would take it and not know whom to tell what comes of it.
 		_ = s.send(unknownTo(transfer, what.sendID()))
+	case f.GetCancel() != nil:
+		s.away.cancels(s, awayKey{what.Target, what.sendID()}, id, transfer)
+		c.say(s, id, f)
 	default:
 		c.say(s, id, f)
 	}
