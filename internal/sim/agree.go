@@ -90,3 +90,34 @@ func (c *cluster) agrees() {
 		}
 	}
 }
+
+// calm reports whether alice has a session and nothing has gone wrong for a while between
+// her node and the others.
+func (w *world) calm() bool {
+	if w.alice.line == nil {
+		return false
+	}
+	for _, s := range w.nodes {
+		if !w.bus.calm(w.alice.line.srv, s) {
+			return false
+		}
+	}
+	return true
+}
+
+// longWell reports whether nothing has gone wrong for a minute, and alice and the only
+// bob had their sessions all the time: whoever waits has been told what he waits for.
+func (w *world) longWell() bool {
+	long := func(since time.Time) bool { return w.now.Sub(since) > time.Minute }
+	a, b := w.alice, w.bob
+	if w.bus == nil || a.line == nil || !long(a.heard) || b.line == nil || !long(b.history.heard) ||
+		len(w.places()) > 1 || !b.history.faultUp.IsZero() {
+		return false
+	}
+	for _, s := range w.nodes {
+		if !s.alive || !long(w.bus.shaken[s]) {
+			return false
+		}
+	}
+	return w.calm()
+}

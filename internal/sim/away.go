@@ -3,6 +3,7 @@ package sim
 import (
 	"maps"
 	"slices"
+	"time"
 
 	nodes "github.com/dian-im/dian/internal/cluster"
 	"github.com/dian-im/dian/internal/transfer"
@@ -115,12 +116,16 @@ func (c *cluster) routeOffer(l *line, f senderFrame) (took, looks bool) {
 	if !there {
 		return false, true
 	}
+	l.note(f.sendID, &awayTransfer{node: id})
+	c.say(l, id, f)
+	return true, false
+}
+
+func (l *line) note(sendID string, x *awayTransfer) {
 	if l.away == nil {
 		l.away = map[string]*awayTransfer{}
 	}
-	l.away[f.sendID] = &awayTransfer{node: id}
-	c.say(l, id, f)
-	return true, false
+	l.away[sendID] = x
 }
 
 func (c *cluster) routeByID(l *line, f senderFrame) bool {
@@ -138,6 +143,9 @@ func (c *cluster) routeByID(l *line, f senderFrame) bool {
 		// Its node would take it and not know whom to tell what comes of it.
 		c.s.tell(l, told{toldStanding, f.sendID, f.id, func(a *sender) { a.unknown(f.sendID, f.id) }})
 	default:
+		if f.what == sendCancel { // what comes of it is for this session
+			l.note(f.sendID, &awayTransfer{node: id, transfer: f.id, cancelled: true})
+		}
 		c.say(l, id, f)
 	}
 	return there
@@ -157,6 +165,10 @@ func (c *cluster) say(l *line, id nodes.NodeID, f senderFrame) {
 	if !slices.Contains(c.away, l) {
 		c.away = append(c.away, l)
 	}
+	if l.asked == nil {
+		l.asked = map[string]time.Time{}
+	}
+	l.asked[f.sendID] = c.s.w.now
 	if !slices.Contains(l.spoken, id) {
 		l.spoken = append(l.spoken, id)
 	}
@@ -222,15 +234,16 @@ func (c *cluster) told(from nodes.NodeID, t toldTo) {
 		c.s.w.note("%v: %v is late", c.s, t.told)
 		return
 	}
+	// What was said before a break is over: until alice asks again nothing of it is hers.
+	if at := c.breaks[from]; t.said.Before(at) && l.asked[t.of()].Before(at) {
+		c.s.w.fail("%v tells alice the %v of before the line between nodes broke", c.s, t.told)
+	}
 	c.s.tell(l, t.told)
 }
 
 // heard reports whether the session has a transfer at a node (away.heard).
 func (l *line) heard(t told, from nodes.NodeID, goesOn bool) bool {
-	sendID := t.sendID
-	if t.id != "" {
-		sendID = t.id[:len(t.id)-len(placeOf(t.id))-1]
-	}
+	sendID := t.of()
 	x := l.away[sendID]
 	if x == nil || x.node != from {
 		return false

@@ -35,7 +35,8 @@ type cluster struct {
 	senders   map[farSender]*line // stand-ins of alice's sessions at other nodes
 	away      []*line             // sessions of hers here that send to other nodes
 
-	settled map[farRef]time.Time // of commands of other nodes that have their results
+	settled map[farRef]time.Time       // of commands of other nodes that have their results
+	breaks  map[nodes.NodeID]time.Time // when the line to a node last broke
 }
 
 // What the nodes say to each other beside nodes.Beat and nodes.Users.
@@ -58,6 +59,7 @@ type (
 	toldTo struct {
 		session int
 		told
+		said time.Time
 	}
 	senderGone struct {
 		session int
@@ -71,7 +73,7 @@ func (s *server) join() {
 	s.offset = w.upTo(10*time.Minute) - 5*time.Minute
 	c := &cluster{
 		s: s, self: nodes.NodeID(w.random.Uint64() | 1),
-		routes: map[uint64]*line{}, senders: map[farSender]*line{}, settled: map[farRef]time.Time{},
+		routes: map[uint64]*line{}, senders: map[farSender]*line{}, settled: map[farRef]time.Time{}, breaks: map[nodes.NodeID]time.Time{},
 	}
 	s.cluster = c
 	c.view = nodes.NewView(c.self, s.clock())
@@ -127,6 +129,8 @@ func (c *cluster) message(p packet) {
 		case *nodes.Beat:
 			c.view.Beat(p.from, m, &e)
 		case *nodes.Users:
+			c.s.w.note("%v hears of users at node %x: %v", c.s, uint64(p.from)>>48, m)
+			c.s.heard(m.Users...)
 			c.view.Users(p.from, m, &e)
 		case leaving:
 			c.view.Leave(p.from, &e)
@@ -213,6 +217,7 @@ func (c *cluster) came() {
 // broken ends what this node and another have under way with each other
 // (cluster.broken).
 func (c *cluster) broken(id nodes.NodeID) {
+	c.breaks[id] = c.s.w.now
 	var gone []*line
 	receiver := c.listener
 	if receiver != nil && receiver.far.node == id {

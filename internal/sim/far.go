@@ -97,7 +97,7 @@ func (c *cluster) retire(l *line) {
 }
 
 // tell says a frame to a sender's session at its node.
-func (f *far) tell(t told) { f.c.out.say(f.node, toldTo{f.there, t}, true) }
+func (f *far) tell(t told) { f.c.out.say(f.node, toldTo{f.there, t, f.c.s.w.now}, true) }
 
 // deliver says a command to the node of bob's session (far.deliver).
 func (f *far) deliver(to *line, c *wire.Command) error {

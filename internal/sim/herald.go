@@ -150,8 +150,10 @@ func (c *cluster) seek(then func()) bool {
 func (c *cluster) search(then func(found bool)) {
 	c.s.w.bus.ask(c.s, askWait, func(id nodes.NodeID, u *nodes.User, err error) {
 		if err == nil && u != nil {
+			c.s.w.note("%v is answered by node %x: %v", c.s, uint64(id)>>48, u)
 			var e nodes.Effects
-			c.view.Users(id, &nodes.Users{Users: []*nodes.User{u}}, &e)
+			c.s.heard(u)
+			c.view.Learn(c.s.clock(), id, u, &e)
 			c.effects(&e)
 			then(c.elsewhere() || c.s.listener() != nil)
 			return

@@ -279,7 +279,11 @@ func (s *server) get(d *downLane, id string, ticket int) {
 	}
 	r := s.ids[id]
 	if r == nil || r.ticket == 0 || r.ticket != ticket {
-		d.close(transfer.LaneGone)
+		end := transfer.LaneGone
+		if s.cluster != nil && s.w.makers[ticket] != s {
+			end = transfer.LaneNothing // only the node that has made it knows
+		}
+		d.close(end)
 		return
 	}
 	if r.m.State().Ended() {

@@ -37,7 +37,8 @@ type line struct {
 	kicked           bool
 	target           *line // who alice's last command went to
 	away             map[string]*awayTransfer
-	spoken           []nodes.NodeID // nodes that have a stand-in of it
+	asked            map[string]time.Time // when it last said something of a sendID
+	spoken           []nodes.NodeID       // nodes that have a stand-in of it
 	turn             turn
 	far              *far
 }

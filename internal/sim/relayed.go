@@ -20,6 +20,7 @@ type relayed struct {
 	offer    *offer // to the receiver; nil when it was answered
 	ticket   int
 	sender   *line
+	earlier  *line // who was before
 	receiver *line
 	up       *upLane
 	down     *downLane
@@ -59,8 +60,16 @@ const (
 	toldStanding
 )
 
+// of returns the sendID that it is about.
+func (t told) of() string {
+	if sendID, _, named := strings.Cut(t.id, "@"); named {
+		return sendID
+	}
+	return t.sendID
+}
+
 func (t told) String() string {
-	return [...]string{"Accepted", "Received", "Verdict", "Standing"}[t.what] + " of " + t.sendID + t.id
+	return [...]string{"Accepted", "Received", "Verdict", "Standing"}[t.what] + " of " + t.of()
 }
 
 var aborted = transfer.RelayAborted{Code: wire.BadSendID, Detail: "elsewhere"}
@@ -110,12 +119,18 @@ func (s *server) add(sendID, place string, size int64, m *transfer.Relay, instea
 	if instead != nil {
 		s.remove(instead)
 	}
-	s.w.seq++
-	r := &relayed{s: s, id: sendID + "@" + place, sendID: sendID, place: place, size: size, m: m, ticket: s.w.seq}
+	r := &relayed{s: s, id: sendID + "@" + place, sendID: sendID, place: place, size: size, m: m, ticket: s.newTicket()}
 	s.table[sendID], s.ids[r.id] = r, r
 	s.order = append(s.order, r)
 	s.keepTime()
 	return r
+}
+
+// newTicket makes a ticket of which everybody can see who has made it.
+func (s *server) newTicket() int {
+	s.w.seq++
+	s.w.makers[s.w.seq] = s
+	return s.w.seq
 }
 
 func relayConfig(size int64, inlined bool) transfer.RelayConfig {
@@ -175,6 +190,9 @@ func (r *relayed) proposeAgain(l *line, o *offer, listener *line) (bool, wire.Co
 }
 
 func (r *relayed) offered(l *line, o *offer) {
+	if r.sender != l {
+		r.earlier = r.sender
+	}
 	if r.sender = l; l != nil && !l.upThere {
 		r.sender = nil
 	}
@@ -189,8 +207,7 @@ func (r *relayed) attach(l *line) {
 		return
 	}
 	if r.ticket == 0 {
-		r.s.w.seq++
-		r.ticket = r.s.w.seq
+		r.ticket = r.s.newTicket()
 	}
 	r.receiver = l
 	r.step(transfer.RelayReceiverUp{})

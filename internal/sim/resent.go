@@ -46,6 +46,9 @@ func (h *history) opened(t *outTask, at int64) {
 			break
 		}
 	}
+	if h.w.bus != nil && !h.w.calm() {
+		return // somebody may not know where bob is
+	}
 	if known && at < min(least, t.size-1) && len(h.w.places()) == 1 {
 		h.w.fail("%s: a lane begins at %d, and the receiver has had %d since %v", t.id, at, least, h.w.now.Sub(since))
 	}

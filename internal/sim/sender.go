@@ -16,7 +16,8 @@ type sender struct {
 	alive  bool
 	life   int
 	line   *line
-	buffer int64 // of lanes
+	heard  time.Time // since when there is one
+	buffer int64     // of lanes
 
 	tasks    []*outTask
 	commands *commandSide
@@ -90,7 +91,7 @@ func (s *sender) kill() {
 }
 
 func (s *sender) lineUp(l *line) {
-	s.line = l
+	s.line, s.heard = l, s.w.now
 	s.commands.lineUp(l.moment)
 	for _, t := range s.tasks {
 		t.step(transfer.SenderLineUp{})
@@ -288,6 +289,11 @@ func (t *outTask) tell(r transfer.SenderResult) {
 		w.fail("%s has a second result, %+v", t.id, r)
 	}
 	t.results = append(t.results, r)
+	// Within its time somebody should have said how it stands.
+	late := r.Code == wire.ConnectionLost && w.plan(t.id).thinks < longThought || r.Code == wire.PeerNoAnswer
+	if late && r.Origin == wire.Origin_ORIGIN_UNSPECIFIED && w.longWell() {
+		w.fail("%s: result %d, and everybody was there for a minute", t.id, r.Code)
+	}
 	if r.Code == wire.OK {
 		if t.size > 0 && t.shown != t.size {
 			w.fail("%s: result 0 after a progress of %d of %d", t.id, t.shown, t.size)

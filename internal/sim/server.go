@@ -15,6 +15,7 @@ const (
 	serverTick    = time.Second
 	shutdownGrace = 30 * time.Second
 	goAwayDelay   = 10 * time.Second
+	epochsAhead   = 10 * time.Minute
 )
 
 // A server is the relay's process in one life, or that of one node if the relay is a
@@ -225,6 +226,15 @@ func (s *server) nextEpoch(last, elsewhere uint64, older *line) uint64 {
 	return epoch
 }
 
+// heard has the epochs to come be above those of other nodes (epochClock.heard).
+func (s *server) heard(users ...*nodes.User) {
+	for _, u := range users {
+		if u.Epoch <= uint64(s.clock().Add(epochsAhead).UnixMilli()) {
+			s.epochs = max(s.epochs, u.Epoch)
+		}
+	}
+}
+
 // giveWay ends a session because one of place has its place: for good, or, of the same
 // instance, so that it comes again. That may be the client's live one, and the other a
 // login that has taken its time (session.giveWay).
@@ -270,8 +280,14 @@ func (s *server) outOfTransfers(l *line, kicked bool) {
 		kicked = false // it keeps its lanes
 	}
 	for _, r := range s.copyOrder() {
+		if r.earlier == l {
+			r.earlier = nil
+		}
 		if r.sender == l {
-			r.sender = nil
+			// The offer of a session that is over may have come after another one's.
+			if r.sender, r.earlier = r.earlier, nil; r.sender != nil {
+				r.step(transfer.RelayOfferArrived{Resent: true})
+			}
 		}
 		if r.receiver == l {
 			r.receiver = nil

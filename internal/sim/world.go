@@ -85,9 +85,10 @@ type world struct {
 	latency time.Duration // at most, one way
 	faulty  bool          // faults are being injected
 
-	nodes    []*server // the relay: one server, or the nodes of a cluster
-	bus      *bus      // of the cluster; nil: there is one server
-	wentOn   time.Time // when a node that stood still last went on
+	nodes    []*server       // the relay: one server, or the nodes of a cluster
+	bus      *bus            // of the cluster; nil: there is one server
+	makers   map[int]*server // of tickets
+	wentOn   time.Time       // when a node that stood still last went on
 	alice    *sender
 	bob      *receiver
 	rival    *receiver // another one of him, or nil
@@ -100,7 +101,7 @@ type world struct {
 func Run(seed uint64, trace bool) (report Report) {
 	w := &world{
 		random: rand.New(rand.NewPCG(seed, 0x6469616e)), // "dian"
-		start:  time.Unix(1_800_000_000, 0), tracing: trace, contents: map[string][]byte{},
+		start:  time.Unix(1_800_000_000, 0), tracing: trace, contents: map[string][]byte{}, makers: map[int]*server{},
 	}
 	w.now = w.start
 	w.counts.Results = map[wire.Code]int{}

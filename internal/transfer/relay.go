@@ -113,6 +113,7 @@ type Relay struct {
 	polled     bool // that Query only asks whether the receiver is still at work
 	asking     bool // rebuilt: nothing is known before the Standing
 	back       bool // the receiver has come back and has not said how it stands
+	elsewhere  bool // it was asked because it has more than was relayed here
 	reoffered  bool // while asking: the sender waits for an answer
 	finish     bool // the digest is known: Finish was given, or is ours to make
 	finishSent bool

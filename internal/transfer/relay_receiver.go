@@ -42,7 +42,7 @@ func (r *Relay) answered(now time.Time, e RelayAnswered) error {
 // position takes over what the receiver says to have, after its answer or
 // Standing. Only with a running down-lane it may be older than what we know.
 func (r *Relay) position(now time.Time, offset int64) {
-	r.asking, r.back = false, false
+	r.asking, r.back, r.elsewhere = false, false, false
 	if r.down && offset < r.confirmed {
 		offset = r.confirmed
 	}
@@ -107,6 +107,10 @@ func (r *Relay) received(now time.Time, offset int64) error {
 		if r.confirmed == r.cfg.Size {
 			r.settle()
 		}
+	}
+	if !r.down && offset > r.relayed && !r.elsewhere {
+		r.elsewhere = true // it has lanes at the node where it was before: its word counts
+		r.query()
 	}
 	if r.verifies() && r.confirmed == was && now.Sub(r.progress) >= r.cfg.Window/2 {
 		r.atWork(now)

@@ -37,7 +37,7 @@ func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
 	case RelayReceiverUp:
 		r.receiverUp(now)
 	case RelayReceiverDown:
-		r.receiver, r.queried, r.polled, r.back, r.syncAt = false, false, false, false, 0
+		r.receiver, r.queried, r.polled, r.back, r.elsewhere, r.syncAt = false, false, false, false, false, 0
 	case RelayMoved:
 		r.moved()
 	case RelayUpJoined:

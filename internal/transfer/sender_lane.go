@@ -187,7 +187,9 @@ func (s *Sender) headSays(now time.Time, offset int64, head bool) {
 		// has restarted and knows the lane, but not whom to tell: an offer asks.
 		s.later(now, SenderSendOffer, 0)
 	case offset == s.cfg.Size:
+		// There is a verdict. It comes, or it went to nobody: an offer asks for it.
 		s.move(SenderVerifying)
+		s.later(now, SenderSendOffer, 0)
 		s.whole()
 	case head:
 		s.open(now, offset)
