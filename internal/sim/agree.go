@@ -111,7 +111,8 @@ func (w *world) longWell() bool {
 	long := func(since time.Time) bool { return w.now.Sub(since) > time.Minute }
 	a, b := w.alice, w.bob
 	if w.bus == nil || a.line == nil || !long(a.heard) || b.line == nil || !long(b.history.heard) ||
-		len(w.places()) > 1 || !b.history.faultUp.IsZero() {
+		len(w.places()) > 1 || !b.history.faultUp.IsZero() ||
+		!b.history.lost.IsZero() && w.now.Sub(b.history.lost) < 5*time.Minute { // bytes come again, and are no progress
 		return false
 	}
 	for _, s := range w.nodes {

@@ -65,6 +65,9 @@ const (
 	// relaySyncTrust is how long the answer to a Sync is waited for when the
 	// receiver had confirmed so much before it was asked.
 	relaySyncTrust = 2 * time.Second
+	// relayLaneAsk is how long an up-lane waits for a down-lane until the receiver, who
+	// is there, is asked how it stands: he may have given the transfer up.
+	relayLaneAsk = 10 * time.Second
 )
 
 // RelayConfig says what a transfer is. It does not change.
@@ -128,6 +131,7 @@ type Relay struct {
 	verdict RelayVerdict // valid at an end
 
 	progress time.Time // of the last progress
+	waits    time.Time // since when a lane may be waiting for the down-lane
 	polls    time.Time // when the receiver was last asked whether it is still at work
 	risen    time.Time // when the offset last rose, or a Sync was sent
 	deadline time.Time // for the answer

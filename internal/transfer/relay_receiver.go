@@ -244,7 +244,7 @@ func (r *Relay) laneUp(now time.Time) {
 	if r.state.Ended() {
 		return
 	}
-	r.progress = now
+	r.progress, r.waits = now, now
 	r.stream()
 }
 
@@ -320,6 +320,7 @@ func (r *Relay) tick(now time.Time) {
 		return
 	}
 	r.poll(now)
+	r.askForLane(now)
 	if r.syncAt > 0 && r.confirmed >= r.syncAt && now.Sub(r.syncSent) >= relaySyncTrust {
 		r.synced, r.syncAt = max(r.synced, r.syncAt), 0
 	}

@@ -48,7 +48,7 @@ func (r *Relay) Step(now time.Time, event RelayEvent) ([]RelayAction, error) {
 	case RelayDownJoined:
 		err = r.downJoined(now, e.At)
 	case RelayDownEnded:
-		r.down = false
+		r.down, r.waits = false, now
 		r.pause()
 	case RelayCopied:
 		r.copied(now, e.N)
@@ -131,6 +131,15 @@ func (r *Relay) poll(now time.Time) {
 	if r.verifies() && r.receiver && !r.asking && now.Sub(r.progress) >= half && now.Sub(r.polls) >= half {
 		r.query()
 		r.polled, r.polls = true, now
+	}
+}
+
+// askForLane asks a receiver that is there, and has no lane although the sender has one.
+func (r *Relay) askForLane(now time.Time) {
+	if r.up && !r.down && r.receiver && !r.asking && !r.back && now.Sub(r.waits) >= relayLaneAsk &&
+		(r.state == RelayAccepted || r.state == RelayInterrupted) {
+		r.waits = now
+		r.query()
 	}
 }
 
