@@ -82,6 +82,7 @@ type transfer struct {
 	offer    *wire.Offer   // to the receiver; nil when it was answered
 	name     string        // for a browser's download
 	sender   *session      // whose offer came last, while it is there; nil for HTTP
+	earlier  *session      // whose offer came before; it is the sender again if the last one goes
 	receiver *session      // of the bound instance, while it is there
 	ticket   string        // what a down-lane asks for; "" when revoked
 	up       *upLane       // the newest

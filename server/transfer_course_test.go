@@ -131,6 +131,44 @@ func TestCancelAfterTheLastByteIsTheReceivers(t *testing.T) {
 	}
 }
 
+// The offer of a session that is over may be read after the one of the session that
+// came for it. When the server notices the end, the transfer is the other's again.
+func TestLateOfferOfADeadSessionDoesNotTakeTheVerdict(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		rt := newRelayTest(t, false, nil)
+		bob := rt.receiver("bob", placeA)
+		bob.silent = true
+		old := rt.login("demo", "alice", wire.Role_ROLE_SEND, "")
+		alice := rt.login("demo", "alice", wire.Role_ROLE_SEND, "")
+		o := fileOffer(100)
+		alice.offer(o)
+		a := alice.accepted()
+		rt.want(rt.patch(a.Url, "alice", 0, testContent(50)), 204)
+		o.Resent = true
+		old.offer(o)
+		old.accepted()
+		judge := func() {
+			bob.mu.Lock()
+			bob.silent = false
+			bob.mu.Unlock()
+			alice.finish(a.Transfer)
+			rt.want(rt.patch(a.Url, "alice", 50, testContent(100)[50:]), 204)
+			eventually(t, func() bool { p := bob.part(a.Url); bob.mu.Lock(); defer bob.mu.Unlock(); return p.done })
+		}
+		if ended { // the verdict goes to nobody, before
+			judge()
+		}
+		old.conn.Close()
+		if !ended {
+			alice.accepted() // it is told how the transfer stands
+			judge()
+		}
+		if v := alice.verdict(); v.Code != 0 || v.Origin != wire.Origin_ORIGIN_PEER {
+			t.Errorf("ended before %v: Verdict = %v", ended, v)
+		}
+	}
+}
+
 func TestReceiverCancels(t *testing.T) {
 	rt := newRelayTest(t, false, nil)
 	bob := rt.receiver("bob", placeA)

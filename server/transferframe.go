@@ -212,13 +212,7 @@ func (ts *transfers) sessionDown(sess *session, kicked bool) {
 	}
 	for _, t := range sent {
 		t.mu.Lock()
-		if t.sender == sess {
-			t.sender = nil
-			if expired || kicked {
-				t.endUpLocked(laneExpired)
-			}
-			t.distrustLocked()
-		}
+		t.senderDownLocked(sess, expired || kicked)
 		t.mu.Unlock()
 	}
 	for _, t := range received {
@@ -235,6 +229,29 @@ func (ts *transfers) sessionDown(sess *session, kicked bool) {
 		}
 		t.mu.Unlock()
 	}
+}
+
+// senderDownLocked takes a session out that has offered. An offer of a session that is
+// over may be read after the one of the session that came for it (its line was read late,
+// or by a node that stood still); then the transfer is the latter's again.
+func (t *transfer) senderDownLocked(sess *session, over bool) {
+	if t.earlier == sess {
+		t.earlier = nil
+	}
+	if t.sender != sess {
+		return
+	}
+	back := t.earlier
+	t.sender, t.earlier = nil, nil
+	if back != nil && back.live() {
+		token := back.token()
+		t.senderLocked(proposal{claims: token, instance: back.instance, session: back})
+		t.upUntil = token.Expires
+		t.stepLocked(relay.RelayOfferArrived{Resent: true})
+	} else if over {
+		t.endUpLocked(laneExpired)
+	}
+	t.distrustLocked()
 }
 
 // tokenUpdated lets the lanes of a session live as long as its new token.

@@ -123,7 +123,7 @@ func (t *transfer) proposeAgain(p proposal, listener *session) (*transfer, error
 			t.stepLocked(relay.RelayAborted{Code: wire.BadSendID, Detail: elsewhere})
 			return t, nil
 		}
-		t.sender = nil
+		t.sender, t.earlier = nil, nil
 		t.trail.replaced = true
 		t.stepLocked(relay.RelayAborted{Code: wire.BadSendID, Detail: "offered again to another place"})
 		return nil, nil
@@ -140,6 +140,7 @@ func (t *transfer) proposeAgain(p proposal, listener *session) (*transfer, error
 func (t *transfer) senderLocked(p proposal) {
 	if t.sender != p.session {
 		t.late.received, t.late.told = false, false
+		t.earlier = t.sender
 	}
 	t.sender = p.session
 	if t.sender != nil && !t.sender.live() {
