@@ -10,11 +10,14 @@ import { after, content, folder, here, relay, run, sha256 } from "./lib.mjs";
 
 const example = join(here, "../../../examples/web");
 
-/** A port that is free now: the relay wants to know the page's origin, and the page the relay's. */
+/**
+ * A port that is free now: the relay wants to know the page's origin, and the page the relay's. It is below those that
+ * systems give to outgoing connections.
+ */
 async function freePort() {
-  const s = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => s.on("listening", resolve));
-  const { port } = s.address();
+  const port = 10000 + Math.floor(Math.random() * 22000);
+  const s = createServer().listen(port, "127.0.0.1");
+  await new Promise((resolve, reject) => s.on("listening", resolve).on("error", reject));
   await new Promise((resolve) => s.close(resolve));
   return port;
 }

@@ -101,6 +101,20 @@ test("a stalled up-lane goes on in pieces, and a proxy's 413 too", () => {
   assert.equal(lane.length, 1 << 20);
 });
 
+test("a HEAD that tells of the whole content has the verdict asked for: it may have gone to nobody", () => {
+  let now = 0;
+  const s = new Sender({ size: 100, inlined: false, reused: false, window: 120_000, offerWait: 60_000, peerWait: 0, jitter: half }, now);
+  s.step(now, { on: "lineUp" });
+  const [lane] = s.step(now, { on: "accepted", transfer: "t", url: "u", offset: 0, instance: new Uint8Array(16) });
+  s.step(now, { on: "laneEnded", lane: lane.lane, end: "broken" });
+  now = s.wake();
+  const [head] = s.step(now, { on: "tick" });
+  assert.equal(head.do, "askHead");
+  s.step(now, { on: "laneEnded", lane: head.lane, end: "confirmed", offset: 100 });
+  now = s.wake();
+  assert.equal(s.step(now, { on: "tick" })[0].do, "offer");
+});
+
 test("commands over a line that loses anything are delivered in order and once", () => {
   for (let seed = 1; seed <= 200; seed++) {
     const roll = dice(seed);

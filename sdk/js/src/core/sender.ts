@@ -412,7 +412,9 @@ export class Sender {
       // All was written and taken: the verdict comes, unless the server has restarted.
       this.#later(now, "offer", 0);
     } else if (offset === this.cfg.size) {
+      // There is a verdict. It comes, or it went to nobody: an offer asks for it.
       this.#move("verifying");
+      this.#later(now, "offer", 0);
       this.#whole();
     } else if (head) this.#open(now, offset);
     else {
