@@ -26,6 +26,7 @@ import (
 	"github.com/dian-im/dian/internal/bus"
 	"github.com/dian-im/dian/internal/bus/bustest"
 	"github.com/dian-im/dian/internal/bus/natsbus"
+	"github.com/dian-im/dian/test/internal/ports"
 )
 
 // A natsServer is a server of NATS in this process, which can be stopped and comes back
@@ -39,19 +40,12 @@ type natsServer struct {
 // startNATS starts a server at a free port; edit may change its options before.
 func startNATS(t *testing.T, edit func(*server.Options)) *natsServer {
 	t.Helper()
-	s := &natsServer{t: t, options: server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true}}
+	s := &natsServer{t: t, options: server.Options{Host: "127.0.0.1", Port: ports.Free(t), NoLog: true, NoSigs: true}}
 	if edit != nil {
 		edit(&s.options)
 	}
 	s.start()
 	t.Cleanup(s.stop)
-	s.options.Port = s.running.Addr().(*net.TCPAddr).Port
-	if a := s.running.ClusterAddr(); a != nil {
-		s.options.Cluster.Port = a.Port
-	}
-	if u, err := url.Parse(s.running.WebsocketURL()); s.options.Websocket.Port != 0 && err == nil {
-		s.options.Websocket.Port, _ = strconv.Atoi(u.Port())
-	}
 	return s
 }
 
@@ -220,7 +214,7 @@ func TestNATSKeepsThePromises(t *testing.T) {
 		}},
 		{"ws", func(t *testing.T) ([]*natsServer, []natsbus.Config) {
 			s := startNATS(t, func(o *server.Options) {
-				o.Websocket = server.WebsocketOpts{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoTLS: true}
+				o.Websocket = server.WebsocketOpts{Host: "127.0.0.1", Port: ports.Free(t), NoTLS: true}
 				o.Username, o.Password = "dian", "secret"
 			})
 			c := s.config()
@@ -265,7 +259,7 @@ func startNATSCluster(t *testing.T, count int, advertise bool) []*natsServer {
 	var routes []*url.URL
 	for range count {
 		s := startNATS(t, func(o *server.Options) {
-			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoAdvertise: !advertise}
+			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports.Free(t), NoAdvertise: !advertise}
 			o.Routes = routes
 		})
 		servers = append(servers, s)

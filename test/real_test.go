@@ -23,6 +23,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/dian-im/dian/test/internal/ports"
 )
 
 // patience bounds every wait for something that must happen. It says nothing
@@ -231,12 +233,7 @@ func (p *process) errors() string {
 // freeAddress returns a loopback address nobody listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", ports.Free(t))
 }
 
 // waitListening waits until something accepts connections at addr.

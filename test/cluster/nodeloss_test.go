@@ -12,6 +12,7 @@ import (
 	natsd "github.com/nats-io/nats-server/v2/server"
 
 	"github.com/dian-im/dian"
+	"github.com/dian-im/dian/test/internal/ports"
 )
 
 // A pair is alice, who sends, and bob, who receives, each behind a front of its own.
@@ -262,7 +263,7 @@ func TestRollingUpgrade(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatalf("%s does not end", nodes[i].name)
 		}
-		nodes[i] = serve(t, nodes[i].name+"'", nats.url(), freePort(t))
+		nodes[i] = serve(t, nodes[i].name+"'", nats.url(), ports.Free(t))
 		meet(t, nodes)
 	}
 	s.check(0)

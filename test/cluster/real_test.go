@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	natsd "github.com/nats-io/nats-server/v2/server"
+
+	"github.com/dian-im/dian/test/internal/ports"
 )
 
 var program string // the program under test, built once by TestMain
@@ -46,7 +48,7 @@ type natsServer struct {
 
 func startNATS(t *testing.T, change ...func(*natsd.Options)) *natsServer {
 	t.Helper()
-	n := &natsServer{t: t, opts: natsd.Options{Host: "127.0.0.1", Port: freePort(t), NoLog: true, NoSigs: true}}
+	n := &natsServer{t: t, opts: natsd.Options{Host: "127.0.0.1", Port: ports.Free(t), NoLog: true, NoSigs: true}}
 	for _, f := range change {
 		f(&n.opts)
 	}
@@ -74,16 +76,6 @@ func (n *natsServer) start() {
 func (n *natsServer) stop() {
 	n.srv.Shutdown()
 	n.srv.WaitForShutdown()
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // A process is a relay of its own.
@@ -157,7 +149,7 @@ func trio(t *testing.T, nats string, env ...string) []*process {
 	t.Helper()
 	var all []*process
 	for i := range 3 {
-		all = append(all, serve(t, fmt.Sprint("p", i), nats, freePort(t), env...))
+		all = append(all, serve(t, fmt.Sprint("p", i), nats, ports.Free(t), env...))
 	}
 	meet(t, all)
 	return all
