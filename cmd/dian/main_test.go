@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -67,6 +68,7 @@ func TestScripts(t *testing.T) {
 			"start":    func(ts *testscript.TestScript, _ bool, args []string) { launch(ts, args, nil) },
 			"terminal": cmdTerminal,
 			"until":    cmdUntil,
+			"arrived":  cmdArrived,
 			"signal":   cmdSignal,
 			"ended":    cmdEnded,
 			"status":   cmdStatus,
@@ -202,6 +204,25 @@ func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 		case <-tick.C:
 		case <-deadline:
 			ts.Fatalf("%s never matches %s; it has %d bytes: %s", args[0], args[1], len(text), text[max(0, len(text)-2000):])
+		}
+	}
+}
+
+// cmdArrived waits until a received file is like another one. The sender's "stored" comes
+// before the receiver's program gives the file its name.
+func cmdArrived(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: arrived FILE SENT")
+	}
+	want, err := os.ReadFile(ts.MkAbs(args[1]))
+	ts.Check(err)
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		got, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && bytes.Equal(got, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s: %v, and %d bytes of %d", args[0], err, len(got), len(want))
 		}
 	}
 }
