@@ -232,14 +232,17 @@ func (m *commands) arrive(l *link.Link, c *wire.Command) {
 		m.ack(l, command.Final(c, wire.PeerRefused, "commands are not handled"))
 		return
 	}
-	m.inMu.Lock() // until the ack is on its way: see handle
-	defer m.inMu.Unlock()
+	m.inMu.Lock()
 	d, ack := m.in.Arrive(time.Now(), c)
+	m.inMu.Unlock()
+	// The ack first: a callback that closes the client would take it with it, and the
+	// sender would not know that its command has arrived. It says that the command is
+	// queued, which nothing can prevent any more.
+	if ack != nil {
+		m.ack(l, ack)
+	}
 	if d != nil {
 		m.c.events.call(m.deliver, d)
-	}
-	if ack != nil { // after the command is queued: 0 says that it is
-		m.ack(l, ack)
 	}
 }
 
@@ -257,11 +260,7 @@ func (m *commands) ack(l *link.Link, a *wire.CommandAck) {
 
 // handle gives a command to the application, on the callback goroutine.
 func (m *commands) handle(d *command.Incoming) {
-	// Not before its ack is queued: a callback that closes the client would take that with
-	// it, and the sender would not know that its command has arrived.
-	m.inMu.Lock()
 	h := &m.c.opts.handler
-	m.inMu.Unlock()
 	data := CmdData{Source: d.Source, SendID: d.ID, Data: d.Data, Meta: d.Meta}
 	var reply []byte
 	var err error

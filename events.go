@@ -17,6 +17,7 @@ type events struct {
 	mu      sync.Mutex
 	queue   []event
 	spare   []event // empty, the memory of an earlier queue
+	held    bool    // nothing is begun before release
 	running bool
 	runner  uint64    // the goroutine that runs callbacks, while one does
 	idle    sync.Cond // running has become false; uses mu
@@ -48,7 +49,27 @@ func (e *events) call(fn func(any), of any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.queue = append(e.queue, event{fn, of})
-	if !e.running {
+	e.beginLocked()
+}
+
+// hold lets what is called wait for release, unless callbacks are running already: to
+// begin with them takes a processor from the peers that wait for what the session's
+// reader is about to send. Only that reader holds, and not for long.
+func (e *events) hold() {
+	e.mu.Lock()
+	e.held = true
+	e.mu.Unlock()
+}
+
+func (e *events) release() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.held = false
+	e.beginLocked()
+}
+
+func (e *events) beginLocked() {
+	if len(e.queue) > 0 && !e.running && !e.held {
 		e.running = true
 		go e.run()
 	}

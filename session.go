@@ -40,6 +40,8 @@ func (c *Client) isFinal(why *Error) bool {
 type session struct {
 	c *Client
 	l *link.Link
+	// Owned by the link's reader.
+	holds bool // callbacks wait until it has handled all that has come
 	// Owned by the link's reader, and read when it has ended.
 	off    *Error        // LineOff
 	goAway time.Duration // GoAway; 0: none
@@ -81,6 +83,7 @@ func (c *Client) startSession(conn *websocket.Conn) *session {
 	s := &session{c: c}
 	s.l = link.New(conn, link.Config{
 		Handle:      s.handle,
+		Handled:     s.handled,
 		Heartbeat:   time.Duration(w.GetHeartbeatMs()) * time.Millisecond,
 		QueueBytes:  sessionQueueBytes,
 		QueueFrames: sessionQueueFrames,
@@ -244,8 +247,10 @@ func (s *session) handle(f *wire.Frame) error {
 	c := s.c
 	switch b := f.Body.(type) {
 	case *wire.Frame_Command:
+		s.hold()
 		c.commands.arrive(s.l, b.Command)
 	case *wire.Frame_CommandResult:
+		s.hold()
 		c.commands.result(b.CommandResult)
 	case *wire.Frame_PresenceList:
 		c.presence.list(b.PresenceList)
@@ -271,6 +276,22 @@ func (s *session) handle(f *wire.Frame) error {
 		}
 	}
 	return nil
+}
+
+// hold lets callbacks begin when all that has come is handled and acks are on their
+// way, once for all of it.
+func (s *session) hold() {
+	if !s.holds {
+		s.holds = true
+		s.c.events.hold()
+	}
+}
+
+func (s *session) handled() {
+	if s.holds {
+		s.holds = false
+		s.c.events.release()
+	}
 }
 
 var errSecondLogin = errors.New("a second login in one session")

@@ -59,12 +59,15 @@ func (l *Link) SendBy(reader *Link, f *wire.Frame) error {
 	return err
 }
 
-// WakeOthers lets what was sent with SendBy go out now. Only a Handle of this link
-// calls it, before something that may take long.
+// WakeOthers lets what was sent with SendBy go out now, and then calls Handled. Only a
+// Handle of this link calls it, before something that may take long.
 func (l *Link) WakeOthers() {
 	for i, other := range l.woken {
 		l.woken[i] = nil
 		other.flush(0)
 	}
 	l.woken = l.woken[:0]
+	if l.cfg.Handled != nil {
+		l.cfg.Handled()
+	}
 }

@@ -1,6 +1,8 @@
 package link
 
 import (
+	"bytes"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -172,5 +174,53 @@ func TestKillWhileTheWriterIsAtWork(t *testing.T) {
 	case <-ended:
 	case <-time.After(20 * time.Second):
 		t.Fatal("Run does not return")
+	}
+}
+
+// Handled comes when all frames of a read are handled and what was sent with SendBy is
+// on its way, and also when the link ends in the middle of them.
+func TestHandledComesBehindWhatWasSent(t *testing.T) {
+	for _, breaks := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			from, reader, _ := memPair(t)
+			var by *Link
+			handled, queued := 0, -1
+			by = New(reader, Config{
+				Handle: func(f *wire.Frame) error {
+					handled++
+					if breaks && handled == 2 {
+						return errors.New("broken")
+					}
+					return by.SendBy(by, f)
+				},
+				Handled: func() {
+					if handled > 0 && queued < 0 {
+						queued, _ = by.Queued()
+					}
+				},
+			})
+			end := run(t, by)
+			if err := from.WriteMessage(websocket.BinaryMessage, encoded(t, received(1), received(2), received(3))); err != nil {
+				t.Fatal(err)
+			}
+			if !breaks {
+				_, msg, err := from.ReadMessage()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want := encoded(t, received(1), received(2), received(3)); !bytes.Equal(msg, want) {
+					t.Errorf("the first message is %x, want all three frames: %x", msg, want)
+				}
+			}
+			from.Close()
+			<-end
+			want := 3
+			if breaks {
+				want = 2
+			}
+			if handled != want || queued < 0 {
+				t.Errorf("breaks %v: %d frames were handled, Handled saw %d queued", breaks, handled, queued)
+			}
+		})
 	}
 }

@@ -50,6 +50,11 @@ type Config struct {
 	// a CommandAck or a CommandResult and the bytes in it are good until Handle
 	// returns; its strings may be kept.
 	Handle func(*wire.Frame) error
+	// Handled, if it is not nil, is called on Run's goroutine when all that has come is
+	// handled and what was sent with SendBy is on its way, before more is waited for:
+	// for what may start other goroutines, which those frames need not wait for. It may
+	// be called more often.
+	Handled func()
 	// JSON makes it a session of text messages, one frame each.
 	JSON bool
 	// Heartbeat is the silence after which a Ping is sent; twice this long without

@@ -186,7 +186,7 @@ func (l *Link) beat() {
 // nowBytes is the largest that somebody writes in the writer's place, and soonAfter
 // the time after a write in which the writer does it, who gathers what comes.
 const (
-	nowBytes  = 4 << 10
+	nowBytes  = 16 << 10
 	soonAfter = 100 * time.Microsecond
 )
 
@@ -210,8 +210,11 @@ func (l *Link) flush(ago time.Duration) {
 		return
 	}
 	var err error
-	if (ago == 0 || time.Since(l.sent) > ago) && l.calm.is() {
-		_, err = l.writeQueued(nowBytes)
+	if ago == 0 || time.Since(l.sent) > ago {
+		_, queued := l.Queued()
+		if most := l.calm.room(queued); most > 0 {
+			_, err = l.writeQueued(most)
+		}
 	}
 	l.writing.Unlock()
 	switch {
