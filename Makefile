@@ -18,7 +18,7 @@ build: ## build bin/dian
 
 test: ## all that a change must pass, except the cross builds and generated files
 	./test/setup.sh
-	$(MAKE) lint test-go test-sim test-32 test-real test-js test-web fuzz FUZZTIME=1s
+	$(MAKE) lint test-go test-sim test-32 test-real test-js test-web fuzz FUZZTIME=1000x
 
 lint: ## gofmt, vet, go fix, staticcheck, buf lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
@@ -65,7 +65,7 @@ kills: ## kill -9 of relay, listener and sender, KILLS=1000 times each; takes ab
 soak: ## random faults for SOAK=30m; what relay and listener hold must not grow (DIAN_SEED=)
 	cd test && DIAN_SOAK=$${SOAK:-30m} $(GO) test -count=1 -v -timeout 0 -run TestSoak .
 
-fuzz: ## two seconds of every fuzz target (FUZZTIME=5s)
+fuzz: ## two seconds of every fuzz target (FUZZTIME=5s, or FUZZTIME=1000x inputs)
 	./test/fuzz.sh $${FUZZTIME:-2s}
 
 races: ## file-system races: RACES operations of the inbox while others swap what they work on (about 10 minutes)

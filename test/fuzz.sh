@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for a short while: test/fuzz.sh 3s
+# Runs every fuzz target of the module for a short while, test/fuzz.sh 3s, or with a number of inputs,
+# test/fuzz.sh 1000x. A time may run out while the corpus is still being read, which go test calls a
+# failure (context deadline exceeded); a number does not.
 # Targets are found by their names; a package is built once for all of its own. Each target has one
 # processor, and as many run at once as there are.
 set -euo pipefail

@@ -40,18 +40,23 @@ func TestPushWritesAtOnceAndNeverWaits(t *testing.T) {
 		t.Errorf("%d frames are queued after a push that follows another, want it to wait for the writer", frames)
 	}
 
-	_, server = sockets(t, loopback(t)) // whose client reads nothing
-	l = New(server, Config{Handle: ignore, QueueBytes: 64 << 10})
-	big := &wire.Frame{Body: &wire.Frame_Command{Command: &wire.Command{Data: make([]byte, 3000)}}}
-	var err error
-	pushed := 0
-	for ; err == nil; pushed++ {
-		l.writing.Lock()
-		l.sent = l.born.Add(-time.Second)
-		l.writing.Unlock()
-		err = l.Push(big)
-	}
-	if err != ErrFull {
-		t.Errorf("the %d-th push: %v, want ErrFull", pushed, err)
+	for _, size := range []int{3000, 15000} {
+		_, server = sockets(t, loopback(t)) // whose client reads nothing
+		l = New(server, Config{Handle: ignore, QueueBytes: 64 << 10})
+		big := &wire.Frame{Body: &wire.Frame_Command{Command: &wire.Command{Data: make([]byte, size)}}}
+		var err error
+		pushed := 0
+		for ; err == nil; pushed++ {
+			l.writing.Lock()
+			l.sent = l.born.Add(-time.Second)
+			l.writing.Unlock()
+			err = l.Push(big)
+		}
+		if err != ErrFull {
+			t.Errorf("the %d-th push of %d bytes: %v, want ErrFull", pushed, size, err)
+		}
+		if pushed*size < 100<<10 { // more than the queue: some were written
+			t.Errorf("%d pushes of %d bytes were taken: none was written at once", pushed, size)
+		}
 	}
 }
