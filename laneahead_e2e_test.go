@@ -50,3 +50,42 @@ func TestLaneIsDialledBesideTheOffer(t *testing.T) {
 		}
 	})
 }
+
+// A lane's own answer comes on another connection than the verdict, and may come behind
+// it. It is waited for, and the next lane uses the connection again.
+func TestLateAnswerKeepsTheLanesConnection(t *testing.T) {
+	relays(t, func(t *testing.T, r *relay) {
+		var dials atomic.Int32
+		counted := dian.WithHTTPClient(&http.Client{Transport: &http.Transport{IdleConnTimeout: 90 * time.Second, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := r.l.DialContext(ctx, network, addr)
+			if dials.Add(1) > 1 && err == nil { // not the session's
+				conn = lateConn{conn}
+			}
+			return conn, err
+		}}})
+		bob := r.connect("bob", dian.WithHandler(dian.Handler{NotifyBufferData: func(dian.BufferData) {}}))
+		defer bob.Close()
+		alice := r.connect("alice", dian.WithSendOnly(), counted)
+		defer alice.Close()
+		for i := range 10 {
+			if err := alice.SendBuffer("bob", make([]byte, 1<<20)).Wait(t.Context()); err != nil {
+				t.Fatalf("buffer %d: %v", i, err)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := dials.Load(); n != 2 {
+			t.Errorf("%d connections for 10 buffers, want 2: the session's and one for all lanes", n)
+		}
+		alice.Close()
+		time.Sleep(time.Second) // for those who still hear, late
+	})
+}
+
+// A lateConn is heard late.
+type lateConn struct{ net.Conn }
+
+func (c lateConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	time.Sleep(200 * time.Millisecond)
+	return n, err
+}

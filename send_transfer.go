@@ -15,6 +15,7 @@ import (
 const (
 	wroteEvery = 50 * time.Millisecond // between two looks at what a lane was handed
 	offerWait  = 2 * time.Minute       // the server's, if it does not say
+	laneLinger = 5 * time.Second       // for a lane's answer after the verdict
 )
 
 // An outTransfer is one task with its machine.
@@ -39,6 +40,7 @@ type outTransfer struct {
 	ctx       context.Context // ends when the machine is over
 	stop      context.CancelFunc
 	lane      context.CancelFunc // ends the present lane; nil if there is none
+	handed    func() bool        // whether the connection was handed all that the lane is to send
 	timer     *time.Timer
 	ended     chan struct{} // closed with over
 	prehashed bool
@@ -136,6 +138,17 @@ func (x *outTransfer) endLane() {
 	}
 }
 
+// leaveLane ends a lane whose transfer is delivered. Its answer is on its way, on another
+// connection than the verdict: it is waited for, so that the next lane can use this one.
+func (x *outTransfer) leaveLane() {
+	if x.lane != nil && x.handed() {
+		time.AfterFunc(laneLinger, x.lane)
+		x.lane = nil
+		x.o.c.net.ahead.keeps()
+	}
+	x.endLane()
+}
+
 // step moves the machine and does what it says.
 func (x *outTransfer) step(e transfer.SenderEvent) {
 	if x.over || x.m == nil {
@@ -192,14 +205,18 @@ func (x *outTransfer) do(a transfer.SenderAction) {
 	case transfer.SenderOpenLane:
 		x.openLane(a)
 	case transfer.SenderAskHead:
-		ctx, path := x.laneContext(), x.m.URL()
+		ctx, path := x.laneContext(func() bool { return true }), x.m.URL()
 		x.work(func() {
 			end := c.headLane(ctx, path)
 			end.Lane = a.Lane
 			x.box.post(true, func() { x.step(end) })
 		})
 	case transfer.SenderEndLane:
-		x.endLane()
+		if x.m.State() == transfer.SenderDone {
+			x.leaveLane()
+		} else {
+			x.endLane()
+		}
 	case transfer.SenderDigest:
 		x.work(x.findDigest)
 	case transfer.SenderProgress:
@@ -215,25 +232,26 @@ func (x *outTransfer) send(f *wire.Frame) { _ = x.o.c.sendFrame(f) }
 // work runs fn beside the mailbox. Close waits for it.
 func (x *outTransfer) work(fn func()) { x.o.c.go_(fn) }
 
-func (x *outTransfer) laneContext() context.Context {
+// laneContext is of a new lane or HEAD, which may outlive the machine: see leaveLane.
+func (x *outTransfer) laneContext(handed func() bool) context.Context {
 	x.endLane()
-	ctx, cancel := context.WithCancel(x.ctx)
-	x.lane = cancel
+	ctx, cancel := context.WithCancel(x.o.c.ctx)
+	x.lane, x.handed = cancel, handed
 	return ctx
 }
 
 func (x *outTransfer) openLane(a transfer.SenderAction) {
 	c := x.o.c
-	ctx, path := x.laneContext(), x.m.URL()
+	end := a.Offset + a.Length
+	var wrote atomic.Int64 // what this lane was handed
+	wrote.Store(a.Offset)
+	ctx, path := x.laneContext(func() bool { return wrote.Load() == end }), x.m.URL()
 	ctx, over := context.WithCancel(ctx)
 	if a.Offset >= x3b.BlockSize && !x.prehashed {
 		// What the receiver has from before is hashed beside the sending.
 		x.prehashed = true
 		x.work(func() { x.fault(x.src.fill(x.ctx, a.Offset-a.Offset%x3b.BlockSize, false)) })
 	}
-	end := a.Offset + a.Length
-	var wrote atomic.Int64 // what this lane was handed
-	wrote.Store(a.Offset)
 	tell := func() {
 		x.box.post(false, func() { x.step(transfer.SenderWrote{Lane: a.Lane, Offset: wrote.Load()}) })
 	}

@@ -61,12 +61,14 @@ type upLane struct {
 	patience time.Duration // for the other side; 0: as long as the transfer lives
 	into     *downLane     // guarded by mu: where its bytes went
 	read     bool          // the body was touched: a "100 Continue" has gone out
+	content  *content      // what body returns, before a hijack
 	taken    *takenConn    // after a hijack
 	passed   int64         // bytes that have gone on since it last asked to be wide
 	wide     *net.TCPConn  // its connection, while the kernel may hold as much of it as it likes
 	seat     *pace         // for that
 
 	interrupted atomic.Bool
+	through     atomic.Bool // all of its content was read
 }
 
 func newUpLane(w http.ResponseWriter, r *http.Request, token claims, p int64, patience time.Duration) *upLane {
@@ -124,13 +126,34 @@ func (u *upLane) body() io.Reader {
 	if u.taken != nil {
 		return u.taken.body
 	}
-	return u.r.Body
+	if u.content == nil {
+		u.content = &content{Reader: u.r.Body, left: u.r.ContentLength, through: &u.through}
+	}
+	return u.content
 }
 
-// interrupt frees a goroutine that reads the body. net/http takes a deadline that
-// strikes behind the body for the end of its client, for all requests to come on
-// the connection: none may.
+// content is a request's content; it says when it is through.
+type content struct {
+	io.Reader
+	left    int64 // -1: it did not say
+	through *atomic.Bool
+}
+
+func (c *content) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	if c.left -= int64(n); c.left == 0 || err == io.EOF {
+		c.through.Store(true)
+	}
+	return n, err
+}
+
+// interrupt frees a goroutine that reads the body, if it is not through. net/http takes
+// a deadline that strikes behind the body for the end of its client, for all requests to
+// come on the connection: none may.
 func (u *upLane) interrupt() {
+	if u.through.Load() {
+		return
+	}
 	u.interrupted.Store(true)
 	if u.taken != nil {
 		_ = u.taken.conn.SetReadDeadline(time.Unix(1, 0))
