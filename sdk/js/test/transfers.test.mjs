@@ -1,6 +1,8 @@
 // Buffers and files in Node, both ways, also with the CLI, also with everything killed.
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { readFile, readdir, stat, truncate, writeFile, appendFile } from "node:fs/promises";
+import { connect as netConnect, createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Code, connect } from "../dist/index.node.js";
@@ -261,4 +263,28 @@ test("a file that arrived and was not told of is told in the next life", async (
   // A folder belongs to one client at a time.
   await assert.rejects(connect(r.url, { token: token("bob"), receiveDir: dir }), (e) => e.code === Code.fileWrite);
   await writeFile(join(dir, "not-ours"), "x");
+});
+
+test("a lane's answer that comes behind the verdict is waited for, and its connection is used again", async (t) => {
+  const r = await relay(t);
+  const to = new URL(r.url);
+  let connections = 0;
+  const front = createServer((down) => {
+    const late = ++connections > 1 ? 200 : 0; // not the session's
+    const up = netConnect(Number(to.port), to.hostname);
+    down.on("data", (b) => up.write(b)).on("close", () => up.destroy()).on("error", () => {});
+    up.on("data", (b) => setTimeout(() => down.write(b), late)).on("close", () => setTimeout(() => down.destroy(), late)).on("error", () => {});
+  }).listen(0, "127.0.0.1");
+  await once(front, "listening");
+  after(t, () => front.close());
+  const bob = await login(t, r, "bob");
+  const alice = await connect(`http://127.0.0.1:${front.address().port}`, { token: token("alice"), sendOnly: true });
+  after(t, () => alice.close());
+  const got = gather(bob, "bufferData");
+  for (let i = 1; i <= 6; i++) {
+    await alice.sendBuffer("bob", new Uint8Array(200_000));
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+  await until(() => got.list.length === 6);
+  assert.ok(connections <= 3, `${connections} connections for 6 buffers`);
 });

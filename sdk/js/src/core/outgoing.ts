@@ -15,6 +15,7 @@ import { X3b, x3b } from "./x3b.js";
 const inlineMost = 64;
 const inlineMostBytes = 512 << 10;
 const hashPiece = 1 << 20;
+const laneLinger = 5_000;
 
 export class Outgoing {
   readonly #c: Context;
@@ -28,6 +29,7 @@ export class Outgoing {
   #inline = 0;
   #inlineBytes = 0;
   readonly #parallel: number;
+  readonly #left = new Map<AbortController, ReturnType<typeof setTimeout>>();
 
   constructor(c: Context) {
     this.#c = c;
@@ -143,9 +145,24 @@ export class Outgoing {
     for (const x of [...this.#all.values()]) if (x.begun) x.post({ on: up ? "lineUp" : "lineDown" });
   }
 
+  /**
+   * Ends a lane whose transfer is delivered when it has heard its own answer, which may come behind the verdict: then its
+   * connection can be used again.
+   */
+  leave(lane: AbortController): void {
+    this.#left.set(lane, setTimeout(() => lane.abort(), laneLinger));
+  }
+
+  /** Forgets a lane that has ended. */
+  heard(lane: AbortController): void {
+    clearTimeout(this.#left.get(lane));
+    this.#left.delete(lane);
+  }
+
   /** Ends everything. The tasks get their result from the caller. */
   close(why: DianError): void {
     this.#closed ??= why;
+    for (const lane of this.#left.keys()) lane.abort();
     for (const x of [...this.#all.values()]) x.abandon();
   }
 }
@@ -171,6 +188,7 @@ class OutTransfer {
   #pieces: (() => Promise<Uint8Array>) | undefined;
   #failure: DianError | undefined; // the source's fault
   #lane: AbortController | undefined;
+  #handed = false; // the connection was handed all that the lane is to send
   #slot: Slot | undefined;
   #awake: (() => void) | undefined;
   #over = false;
@@ -247,6 +265,14 @@ class OutTransfer {
     this.#lane = undefined;
   }
 
+  #leaveLane(): void {
+    if (this.#lane !== undefined && this.#handed) {
+      this.#o.leave(this.#lane);
+      this.#lane = undefined;
+    }
+    this.#endLane();
+  }
+
   #step(e: SenderEvent): void {
     const m = this.#m;
     if (this.#over || m === undefined) return;
@@ -273,7 +299,10 @@ class OutTransfer {
         break;
       case "openLane": void this.#openLane(m.url, a.lane, a.offset, a.length); break;
       case "askHead": void this.#askHead(m.url, a.lane); break;
-      case "endLane": this.#endLane(); break;
+      case "endLane":
+        if (m.state === "done") this.#leaveLane();
+        else this.#endLane();
+        break;
       case "digest": void this.#findDigest(); break;
       case "progress": this.t.confirmed(a.offset); break;
       case "tell": this.#tell(m); break;
@@ -297,8 +326,10 @@ class OutTransfer {
   async #openLane(path: string, lane: number, offset: number, length: number): Promise<void> {
     this.#endLane();
     const control = (this.#lane = new AbortController());
+    this.#handed = false;
     const wrote = (at: number) => {
-      if (control.signal.aborted) return;
+      if (control.signal.aborted || this.#over) return;
+      if (this.#lane === control) this.#handed = at === offset + length;
       void this.#hashTo(at);
       this.post({ on: "wrote", lane, offset: at });
     };
@@ -310,18 +341,23 @@ class OutTransfer {
       if (!control.signal.aborted) this.post({ on: "laneEnded", lane, ...end });
     } catch (e) {
       this.#broke(e, control.signal, lane);
+    } finally {
+      this.#o.heard(control);
     }
   }
 
   async #askHead(path: string, lane: number): Promise<void> {
     this.#endLane();
     const control = (this.#lane = new AbortController());
+    this.#handed = true;
     try {
       const token = await this.#c.bearer(control.signal);
       const end = await this.#c.platform.head(this.#c.laneUrl(path), token, control.signal);
       if (!control.signal.aborted) this.post({ on: "laneEnded", lane, ...end });
     } catch (e) {
       this.#broke(e, control.signal, lane);
+    } finally {
+      this.#o.heard(control);
     }
   }
 
