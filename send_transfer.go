@@ -205,8 +205,10 @@ func (x *outTransfer) do(a transfer.SenderAction) {
 	case transfer.SenderOpenLane:
 		x.openLane(a)
 	case transfer.SenderAskHead:
-		ctx, path := x.laneContext(func() bool { return true }), x.m.URL()
+		ctx, over := x.laneContext(func() bool { return true })
+		path := x.m.URL()
 		x.work(func() {
+			defer over()
 			end := c.headLane(ctx, path)
 			end.Lane = a.Lane
 			x.box.post(true, func() { x.step(end) })
@@ -232,12 +234,13 @@ func (x *outTransfer) send(f *wire.Frame) { _ = x.o.c.sendFrame(f) }
 // work runs fn beside the mailbox. Close waits for it.
 func (x *outTransfer) work(fn func()) { x.o.c.go_(fn) }
 
-// laneContext is of a new lane or HEAD, which may outlive the machine: see leaveLane.
-func (x *outTransfer) laneContext(handed func() bool) context.Context {
+// laneContext is of a new lane or HEAD, which may outlive the machine (see leaveLane) and
+// calls over at its end.
+func (x *outTransfer) laneContext(handed func() bool) (ctx context.Context, over context.CancelFunc) {
 	x.endLane()
-	ctx, cancel := context.WithCancel(x.o.c.ctx)
-	x.lane, x.handed = cancel, handed
-	return ctx
+	ctx, over = context.WithCancel(x.o.c.ctx)
+	x.lane, x.handed = over, handed
+	return ctx, over
 }
 
 func (x *outTransfer) openLane(a transfer.SenderAction) {
@@ -245,8 +248,8 @@ func (x *outTransfer) openLane(a transfer.SenderAction) {
 	end := a.Offset + a.Length
 	var wrote atomic.Int64 // what this lane was handed
 	wrote.Store(a.Offset)
-	ctx, path := x.laneContext(func() bool { return wrote.Load() == end }), x.m.URL()
-	ctx, over := context.WithCancel(ctx)
+	ctx, over := x.laneContext(func() bool { return wrote.Load() == end })
+	path := x.m.URL()
 	if a.Offset >= x3b.BlockSize && !x.prehashed {
 		// What the receiver has from before is hashed beside the sending.
 		x.prehashed = true
