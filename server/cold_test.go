@@ -70,3 +70,25 @@ func TestColdLaneCounts(t *testing.T) {
 		})
 	}
 }
+
+// A lane whose body is through is not interrupted: that would cost its connection.
+func TestThroughLaneKeepsItsConnection(t *testing.T) {
+	for _, length := range []int64{10, -1} {
+		r := httptest.NewRequest("PATCH", "/", bytes.NewReader(make([]byte, 10)))
+		r.ContentLength = length
+		w := httptest.NewRecorder()
+		u := &upLane{r: r, control: http.NewResponseController(w)}
+		if _, err := io.ReadFull(u.body(), make([]byte, 9)); err != nil {
+			t.Fatal(err)
+		}
+		if u.through.Load() {
+			t.Errorf("length %d: through before its last byte", length)
+		}
+		if _, err := io.ReadAll(u.body()); err != nil {
+			t.Fatal(err)
+		}
+		if u.interrupt(); u.interrupted.Load() {
+			t.Errorf("length %d: interrupted although it is through", length)
+		}
+	}
+}
