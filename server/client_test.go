@@ -116,6 +116,7 @@ type testPeer struct {
 	welcome *wire.Welcome
 
 	writing sync.Mutex // read answers pings
+	said    time.Time
 }
 
 // dial connects without a login.
@@ -183,6 +184,7 @@ func (p *testPeer) send(frames ...*wire.Frame) {
 func (p *testPeer) write(frames ...*wire.Frame) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
+	p.said = time.Now()
 	var msg []byte
 	var err error
 	for _, f := range frames {
@@ -217,6 +219,8 @@ func (p *testPeer) read() (*wire.Frame, error) {
 					return nil, err
 				}
 			case f.GetPong() == nil:
+				// The relay does not ask while it has something to say itself.
+				p.beat()
 				return f, nil
 			}
 		}
@@ -238,6 +242,17 @@ func (p *testPeer) read() (*wire.Frame, error) {
 			}
 			p.waiting = append(p.waiting, f)
 		}
+	}
+}
+
+// beat sends a Ping if p has said nothing for a second. What follows tells whether the
+// relay has gone.
+func (p *testPeer) beat() {
+	p.writing.Lock()
+	late := time.Since(p.said) > time.Second
+	p.writing.Unlock()
+	if late {
+		_ = p.write(&wire.Frame{Body: &wire.Frame_Ping{Ping: &wire.Ping{}}})
 	}
 }
 
