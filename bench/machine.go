@@ -29,12 +29,18 @@ func machine() string {
 		(uint64(memory.Totalram)*uint64(memory.Unit)+1<<29)>>30, runtime.GOOS, strings.TrimSpace(string(release)))
 }
 
-// versions are those of all that is compared.
+// commit is what of Dian is measured.
+func commit() string {
+	out, err := exec.Command("git", "-C", "..", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// versions are those of all that Dian is compared with.
 func versions() []string {
 	list := []string{runtime.Version()}
-	if out, err := exec.Command("git", "-C", "..", "describe", "--always", "--dirty").Output(); err == nil {
-		list = append(list, "dian "+strings.TrimSpace(string(out)))
-	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {
 			if slices.Contains([]string{

@@ -64,8 +64,8 @@ func measure(s settings, only []string, docs string) error {
 		return err
 	}
 	defer b.close()
-	b.report = report{Machine: machine(), Versions: versions()}
-	fmt.Printf("machine: %s\nversions: %s\nworking files in %s\n", b.report.Machine, strings.Join(b.report.Versions, ", "), b.dir)
+	b.report = report{Machine: machine(), Versions: versions(), commit: commit()}
+	fmt.Printf("machine: %s\nDian %s; %s\nworking files in %s\n", b.report.Machine, b.report.commit, strings.Join(b.report.Versions, ", "), b.dir)
 	plain := func(f func()) func() error { return func() error { f(); return nil } }
 	for _, m := range []struct {
 		name string
@@ -97,10 +97,10 @@ func measure(s settings, only []string, docs string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
-	}
-	if docs != "" {
-		if err := b.report.write(docs); err != nil {
-			return err
+		if docs != "" { // each part, so that a long run that is cut has not been for nothing
+			if err := b.report.write(docs); err != nil {
+				return err
+			}
 		}
 	}
 	if b.failed {

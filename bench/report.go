@@ -16,6 +16,14 @@ type report struct {
 	Machine  string   `json:"machine"`
 	Versions []string `json:"versions"`
 	Tables   []*table `json:"tables"`
+
+	commit string // what of Dian this run measures
+}
+
+// measured adds a table of this run.
+func (r *report) measured(t *table) {
+	t.Dian = r.commit
+	r.add(t)
 }
 
 // add puts the table into the place of an older one with its name, or behind all.
@@ -117,7 +125,7 @@ func (r *report) markdown(p page) string {
 		fmt.Fprintf(&s, "\n![Each contestant beside its limit](%s.svg)\n", p.file)
 	}
 	for _, t := range r.Tables {
-		fmt.Fprintf(&s, "\n### %s\n\n%s\n%s, %s.\n", t.Title, t.markdown(), t.Measured.Format("2006-01-02 15:04 MST"), plural(t.Rounds, "round"))
+		fmt.Fprintf(&s, "\n### %s\n\n%s\n%s, %s, Dian %s.\n", t.Title, t.markdown(), t.Measured.Format("2006-01-02 15:04 MST"), plural(t.Rounds, "round"), t.Dian)
 		for _, n := range t.Notes {
 			fmt.Fprintf(&s, "\n- %s", n)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -61,17 +62,21 @@ func TestTablesGoToTheirPage(t *testing.T) {
 
 func TestTablesOfAnEarlierRunStay(t *testing.T) {
 	dir := docsWithPages(t)
-	for _, tables := range [][]*table{
+	for commit, tables := range [][]*table{
 		{measured("commands", 1), measured("cluster-bus", 2), measured("cluster-lanes", 3)},
 		{measured("cluster-bus", 4)},
 	} {
-		if err := (&report{Machine: "a machine", Tables: tables}).write(dir); err != nil {
+		r := &report{Machine: "a machine", commit: fmt.Sprint("c", commit)}
+		for _, table := range tables {
+			r.measured(table)
+		}
+		if err := r.write(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got := regexp.MustCompile(`\| Dian \| (\S+) \|`).FindAllString(read(t, dir, "performance-cluster.md"), -1)
-	if want := "| Dian | 4.00 | | Dian | 3.00 |"; strings.Join(got, " ") != want {
-		t.Errorf("rows %q, want %q", got, want)
+	got := regexp.MustCompile(`\| Dian \| \S+ \||Dian c\d`).FindAllString(read(t, dir, "performance-cluster.md"), -1)
+	if want := "| Dian | 4.00 |, Dian c1, | Dian | 3.00 |, Dian c0"; strings.Join(got, ", ") != want {
+		t.Errorf("rows %q, want %q: each table names the commit that it measured", got, want)
 	}
 	if got := read(t, dir, "performance.md"); !strings.Contains(got, "| Dian | 1.00 |") || !strings.Contains(got, "performance.svg") {
 		t.Errorf("the other page has not its table and plot:\n%s", got)

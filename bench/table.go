@@ -16,6 +16,7 @@ type table struct {
 	Title    string    `json:"title"`
 	Notes    []string  `json:"notes"` // what was measured how, and how the contestants were set up
 	Measured time.Time `json:"measured"`
+	Dian     string    `json:"dian"` // the commit
 	Rounds   int       `json:"rounds"`
 	Columns  []column  `json:"columns"`
 	Rows     []*row    `json:"rows"`
@@ -108,7 +109,7 @@ func (b *bench) compare(t *table, contestants []contestant) {
 		fmt.Printf("  round %d done\n", n)
 	}
 	fmt.Print("\n", t.markdown())
-	b.report.add(t)
+	b.report.measured(t)
 }
 
 // row is the one with the name.
