@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -232,7 +233,7 @@ func (c *cluster) toAll(from nodes.NodeID, m *nodes.Message) {
 	switch b := m.Body.(type) {
 	case *nodes.Message_Beat:
 		c.mu.Lock()
-		c.view.Beat(from, b.Beat, &e)
+		c.view.Beat(from, true, b.Beat, &e)
 		c.mu.Unlock()
 	case *nodes.Message_Users:
 		c.users(from, b.Users, &e)
@@ -267,7 +268,7 @@ func (c *cluster) toUs(from nodes.NodeID, m *nodes.Message) {
 	case *nodes.Message_Beat:
 		var e nodes.Effects
 		c.mu.Lock()
-		c.view.Beat(from, b.Beat, &e)
+		c.view.Beat(from, false, b.Beat, &e)
 		c.mu.Unlock()
 	case *nodes.Message_Resync:
 		c.out.say(from, &nodes.Message{Body: &nodes.Message_Beat{Beat: c.beat}}, true) // where it is, before who is there
@@ -338,7 +339,11 @@ func (c *cluster) effects(e *nodes.Effects) {
 		c.srv.log.Info("a node is there", "node", id)
 	}
 	for _, id := range e.Lost {
-		c.srv.log.Warn("a node is gone", "node", id)
+		if slices.Contains(e.Deaf, id) {
+			c.srv.log.Warn("a node does not hear this one: its users cannot be reached", "node", id)
+		} else {
+			c.srv.log.Warn("a node is gone", "node", id)
+		}
 		c.broken(id)
 		c.out.forget(id)
 	}

@@ -49,10 +49,16 @@ func (m *clusterMetrics) init(c *cluster, registry *prometheus.Registry) {
 		}
 		return 0
 	})
-	ask("dian_cluster_nodes", "Other nodes.", func() int {
+	ask("dian_cluster_nodes", "Other nodes that this one hears and that answer it.", func() int {
 		c.mu.RLock()
 		defer c.mu.RUnlock()
-		return len(c.view.Nodes())
+		n := 0
+		for _, node := range c.view.Nodes() {
+			if node.Proven() {
+				n++
+			}
+		}
+		return n
 	})
 	ask("dian_cluster_users", "Users at other nodes.", func() int {
 		c.mu.RLock()

@@ -13,6 +13,10 @@ const (
 	BeatEvery   = time.Second
 )
 
+// deafAfter is how many beats of a node in a row may leave us out. It names all nodes that
+// it hears, so it does not hear us any more.
+const deafAfter = 3
+
 // hintFor is how long an answer to a question counts that its node does not announce too.
 const hintFor = 2 * time.Second
 
@@ -85,12 +89,16 @@ type Node struct {
 	hints map[Place]time.Time // of users, those that were only answered, and since when
 
 	proven  bool // it has answered us: nobody repeats what was recorded of it
+	leftOut int  // beats in a row, since then, that do not name us
 	stale   bool // something of what it told everybody was lost, or it is new
 	asked   time.Time
 	nonce   uint64 // of what it was asked
 	page    uint32 // of the answer that is coming in; 0: none
 	arrived users
 }
+
+// Proven reports whether the node has answered us: it lives, and it hears us.
+func (n *Node) Proven() bool { return n.proven }
 
 // Users returns how many users are at the node.
 func (n *Node) Users() int {
@@ -161,6 +169,7 @@ type Effects struct {
 	Changed []Place  // users whose session may be another now
 	Came    []Place  // of these, those of whom a session was told; see View.Each
 	Lost    []NodeID // nodes that have gone: what was under way with them is over
+	Deaf    []NodeID // of these, those that are there, but do not hear us
 	Broken  []NodeID // nodes of which a packet to us was lost
 	Resync  []NodeID // nodes to ask for everybody there, with View.Asked
 	New     []NodeID // nodes that were heard for the first time
@@ -259,18 +268,32 @@ func (v *View) ask(now time.Time, n *Node, e *Effects) {
 	e.Resync = append(e.Resync, n.ID)
 }
 
-// Beat takes in what a node says of itself, and of what it has said to us.
-func (v *View) Beat(id NodeID, b *Beat, e *Effects) {
+// Beat takes in what a node says of itself to everybody or, if it is asked, to us, and of
+// what it has said to us. One that does not hear us any more is gone: what we say to it
+// would be lost. It counts again when it answers us again.
+func (v *View) Beat(id NodeID, toAll bool, b *Beat, e *Effects) {
 	n := v.nodes[id]
 	if n == nil {
 		return
 	}
 	n.URL, n.Name, n.Version = b.Url, b.Name, b.Version
+	n.leftOut++
 	for _, l := range b.Lines {
-		if NodeID(l.Node) == v.self && n.toUs.missed(l.Number) {
+		if NodeID(l.Node) != v.self {
+			continue
+		}
+		n.leftOut = 0
+		if n.toUs.missed(l.Number) {
 			e.Broken = append(e.Broken, id)
 			n.page, n.arrived = 0, nil
 		}
+	}
+	switch {
+	case !toAll || !n.proven:
+		n.leftOut = 0
+	case n.leftOut >= deafAfter:
+		v.Leave(id, e)
+		e.Deaf = append(e.Deaf, id)
 	}
 }
 

@@ -141,7 +141,7 @@ func TestLostPacketToUsBreaksTheLine(t *testing.T) {
 		breaks bool
 	}{{FirstNumber(1) + 2, false}, {FirstNumber(1) + 3, true}, {FirstNumber(1) + 3, false}} {
 		var e Effects
-		v.Beat(2, &Beat{Lines: []*Line{{Node: 7, Number: 1 << 62}, {Node: 1, Number: c.told}}}, &e)
+		v.Beat(2, true, &Beat{Lines: []*Line{{Node: 7, Number: 1 << 62}, {Node: 1, Number: c.told}}}, &e)
 		if breaks := len(e.Broken) > 0; breaks != c.breaks {
 			t.Errorf("a beat with %d: breaks %v", c.told, breaks)
 		}
@@ -199,6 +199,54 @@ func TestPauseIsNobodyElsesFault(t *testing.T) {
 	v.Tick(start.Add(time.Minute+SilentAfter), &later)
 	if len(later.Lost) > 0 {
 		t.Error("given up too early")
+	}
+}
+
+// A node that hears us names us in its beats. One that has stopped to do so is gone, and
+// comes back with its next answer; a new one, which may not have heard us yet, is not.
+func TestNodeThatDoesNotHearUsIsGone(t *testing.T) {
+	v := NewView(1, start)
+	n := newSpeaker(t, v, 2)
+	beat := func(toAll bool, lines ...*Line) *Effects {
+		e := n.all(nil)
+		v.Beat(2, toAll, &Beat{Lines: lines}, e)
+		return e
+	}
+	us, other := &Line{Node: 1, Number: 0}, &Line{Node: 3, Number: 9}
+	for range deafAfter + 1 {
+		if e := beat(true, other); len(e.Lost) > 0 {
+			t.Fatal("gone before it has answered")
+		}
+	}
+	n.answer(user("bob", 5))
+	for range 3 {
+		for range deafAfter - 1 {
+			if e := beat(true, other); len(e.Lost) > 0 {
+				t.Fatal("gone too early")
+			}
+		}
+		beat(true, other, us)
+	}
+	for range deafAfter - 1 {
+		beat(true, other)
+		beat(false) // an answer names nobody
+	}
+	n.answer(user("bob", 5))
+	for range deafAfter - 1 {
+		beat(true, other)
+	}
+	e := beat(true, other)
+	if fmt.Sprint(e.Lost, e.Deaf, e.Changed) != "[0000000000000002] [0000000000000002] [{app bob}]" {
+		t.Fatalf("a node that does not hear us: %+v", e)
+	}
+	if at, _ := v.Find(Place{"app", "bob"}); at != nil {
+		t.Error("its user is still there")
+	}
+	if e := n.all(&Users{Users: []*User{user("bob", 6)}}); len(e.Resync) != 1 || len(e.Came) > 0 {
+		t.Errorf("the next that is heard of it: %+v", e)
+	}
+	if e := n.answer(user("bob", 6)); len(e.Came) != 1 {
+		t.Errorf("its answer: %+v", e)
 	}
 }
 

@@ -127,7 +127,7 @@ func (c *cluster) message(p packet) {
 		var e nodes.Effects
 		switch m := m.(type) {
 		case *nodes.Beat:
-			c.view.Beat(p.from, m, &e)
+			c.view.Beat(p.from, p.toAll, m, &e)
 		case *nodes.Users:
 			c.s.w.note("%v hears of users at node %x: %v", c.s, uint64(p.from)>>48, m)
 			c.s.heard(m.Users...)

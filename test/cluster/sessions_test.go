@@ -43,18 +43,6 @@ func TestOneSessionPerUser(t *testing.T) {
 	c.listeners("bob", 1)
 }
 
-// listeners waits until so many sessions of all nodes are there, of whatever users.
-func (c *cluster) sessions(n float64) {
-	c.t.Helper()
-	wait(c.t, fmt.Sprintf("%v sessions", n), func() bool {
-		sum := 0.0
-		for _, node := range c.nodes {
-			sum += metric(c.t, node.url, "dian_sessions")
-		}
-		return sum == n
-	})
-}
-
 // listeners checks, at every node, that a user is online there or not.
 func (c *cluster) listeners(user string, status uint32) {
 	c.t.Helper()
@@ -111,6 +99,39 @@ func TestSplitHealsToOneSession(t *testing.T) {
 	case m := <-got:
 		t.Errorf("and %q", m)
 	case <-time.After(200 * time.Millisecond):
+	}
+}
+
+// A node that hears another one and is not heard by it does not say anything to it in
+// vain for ever: users there are offline, as they would be if it heard nothing.
+func TestOneWayPartition(t *testing.T) {
+	t.Parallel()
+	c, mem := onMem(t, 2)
+	alice := c.client(c.nodes[0], "alice", dian.WithSendOnly())
+	got := make(chan string, 10)
+	c.client(c.nodes[1], "bob", dian.WithHandler(dian.Handler{
+		NotifyCmdData: func(m dian.CmdData) { got <- string(m.Data) },
+	}))
+	send := func(text string) error { return result(t, alice.SendCmd("bob", []byte(text))) }
+	if err := send("before"); err != nil {
+		t.Fatal(err)
+	}
+	mem.Drop(func(from, to, _ string) bool { return from == "n0" && to == "n1" })
+	for _, n := range c.nodes {
+		wait(t, n.name+" has given the other up", func() bool { return metric(t, n.url, "dian_cluster_nodes") == 0 })
+	}
+	if err := send("lost"); dian.CodeOf(err) != dian.ErrPeerOffline {
+		t.Errorf("to one who cannot be reached: %v, want 603", err)
+	}
+	mem.Drop(nil)
+	c.meet()
+	if err := send("after"); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"before", "after"} {
+		if m := <-got; m != want {
+			t.Errorf("bob got %q, want %q", m, want)
+		}
 	}
 }
 
