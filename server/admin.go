@@ -105,6 +105,10 @@ func (a *admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, wire.WrongCredentials, "the admin token is needed: Authorization: Bearer")
 		return
 	}
+	if a.srv.over() {
+		writeProblem(w, wire.ServiceFault, "the server has stopped")
+		return
+	}
 	select {
 	case a.running <- struct{}{}:
 		defer func() { <-a.running }()

@@ -259,6 +259,13 @@ func (s *Server) stopping() bool {
 	return s.ending
 }
 
+// over reports whether everything has ended, and nothing can be written down any more.
+func (s *Server) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // goAwayDelay is the time over which the clients of a stopping server come back.
 const goAwayDelay = 10 * time.Second
 

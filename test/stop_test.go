@@ -1,6 +1,10 @@
 package test
 
 import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -106,6 +110,53 @@ func TestListenerThatSleptIsFenced(t *testing.T) {
 				t.Errorf("SHA-256 %s, want %s", got, sum)
 			}
 		})
+	}
+}
+
+// TestOperatorSeesTheDrain stops a relay in order while a file is under way that would
+// take hours: the operator can see what it waits for, and end it. The socket goes with
+// the relay.
+func TestOperatorSeesTheDrain(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	r := startRelayWith(t, []string{"DIAN_SHUTDOWN_GRACE=1h", "DIAN_ADMIN_LISTEN=" + socket})
+	admin := func(args ...string) []event {
+		p := start(t, []string{"DIAN_ADMIN=" + socket}, dian, append(append([]string{"admin"}, args...), "--json")...)
+		if status := p.wait(); status != 0 {
+			t.Fatalf("dian admin %v ended with %d: %s", args, status, p.errors())
+		}
+		return p.lines
+	}
+	listen(t, r.url, "bob", t.TempDir())
+	p := startPipe(t, r.addr)
+	p.limit(64 << 10)
+	path, _ := randomFile(t, "film.bin", 48<<20, 73)
+	s := start(t, nil, dian, "send", "--server", "http://"+p.addr, "--user", "alice", "--json", "bob", path)
+	s.expect(0, "progress", func(e event) bool { return e.text("event") == "progress" && e.number("sent") > 0 })
+	r.process.cmd.Process.Signal(syscall.SIGTERM)
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		answer, err := http.Get(r.url + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode == http.StatusServiceUnavailable {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the relay does not stop")
+		}
+	}
+	transfers := admin("transfers")
+	if len(transfers) != 1 || transfers[0].text("to") != "bob" {
+		t.Fatalf("the operator sees %v, want alice's file to bob", transfers)
+	}
+	admin("cancel", transfers[0].text("sendId"))
+	if status := r.process.wait(); status != 0 {
+		t.Errorf("the relay ended with %d: %s", status, r.process.errors())
+	}
+	if _, err := os.Stat(socket); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
 	}
 }
 

@@ -92,15 +92,16 @@ func (c *serveCmd) serve(ctx context.Context, con *console, config *server.Confi
 	}
 	var running sync.WaitGroup
 	defer running.Wait()
-	ctx, end := context.WithCancel(ctx)
+	// To the relay's own end and not only to ctx's: an operator wants to see how it drains.
+	beside, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	running.Go(func() { giveBackMemory(ctx) })
-	running.Go(func() { c.reloadOnSignal(ctx, hangups, relay, config.Room, config.Logger) })
+	running.Go(func() { giveBackMemory(beside) })
+	running.Go(func() { c.reloadOnSignal(beside, hangups, relay, config.Room, config.Logger) })
 	if metrics != nil {
-		running.Go(func() { serveMetrics(ctx, relay, metrics, config.Logger) })
+		running.Go(func() { serveMetrics(beside, relay, metrics, config.Logger) })
 	}
 	if admin != nil {
-		running.Go(func() { serveAdmin(ctx, relay, admin, config.Logger) })
+		running.Go(func() { serveAdmin(beside, relay, admin, config.Logger) })
 	}
 	if !again {
 		config.Listen = listener.Addr().String()
