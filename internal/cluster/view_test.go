@@ -227,9 +227,11 @@ func TestNodeThatDoesNotHearUsIsGone(t *testing.T) {
 		}
 		beat(true, other, us)
 	}
-	for range deafAfter - 1 {
-		beat(true, other)
-		beat(false) // an answer names nobody
+	for range deafAfter {
+		if e := beat(true, other); len(e.Lost) > 0 {
+			t.Fatal("gone although it has answered")
+		}
+		beat(false) // where it is: said before an answer, and names nobody
 	}
 	n.answer(user("bob", 5))
 	for range deafAfter - 1 {
