@@ -59,11 +59,11 @@ test-web: ## the web page in Chromium, with a relay and two people
 test-js: ## the TypeScript SDK: shared vectors, Node and Chromium, beside relay and CLI
 	./sdk/js/test/run.sh
 
-kills: ## kill -9 of relay, listener and sender, KILLS=1000 times each; takes about 22 minutes (LANES=5, DIAN_SEED=)
-	cd test && DIAN_KILLS=$${KILLS:-1000} DIAN_LANES=$${LANES:-5} $(GO) test -count=1 -v -timeout 3h -run TestKillStorm .
+kills: ## kill -9 of relay, listener and sender, KILLS=1000 times each; takes about 22 minutes (LANES=5, DIAN_SEED=; NODES=3: a cluster)
+	cd test && DIAN_KILLS=$${KILLS:-1000} DIAN_LANES=$${LANES:-5} DIAN_NODES=$${NODES:-1} $(GO) test -count=1 -v -timeout 3h -run TestKillStorm .
 
-soak: ## random faults for SOAK=30m; what relay and listener hold must not grow (DIAN_SEED=)
-	cd test && DIAN_SOAK=$${SOAK:-30m} $(GO) test -count=1 -v -timeout 0 -run TestSoak .
+soak: ## random faults for SOAK=30m; what relay and listener hold must not grow (DIAN_SEED=; NODES=3: a cluster)
+	cd test && DIAN_SOAK=$${SOAK:-30m} DIAN_NODES=$${NODES:-1} $(GO) test -count=1 -v -timeout 0 -run TestSoak .
 
 fuzz: ## two seconds of every fuzz target (FUZZTIME=5s, or FUZZTIME=1000x inputs)
 	./test/fuzz.sh $${FUZZTIME:-2s}

@@ -46,7 +46,7 @@ func seedOf(t *testing.T) uint64 {
 type figures struct {
 	mu                sync.Mutex
 	kills             map[string]int
-	stops             int
+	stops, outages    int
 	files             int
 	bytes, sent       int64
 	results           map[int64]int
@@ -68,8 +68,8 @@ func (f *figures) total() (n int) {
 
 func (f *figures) String() string {
 	resent := f.sent - f.bytes
-	return fmt.Sprintf("kills %v, stops %d; %d files, %d bytes, %d resent (%d a kill); results%s; receiver told %d again; "+
-		"%d commands with a result:%s, %d delivered", f.kills, f.stops, f.files, f.bytes,
+	return fmt.Sprintf("kills %v, stops %d, outages of the bus %d; %d files, %d bytes, %d resent (%d a kill); results%s; receiver told %d again; "+
+		"%d commands with a result:%s, %d delivered", f.kills, f.stops, f.outages, f.files, f.bytes,
 		resent, resent/int64(max(f.total(), 1)), counts(f.results), f.retold, f.commands, counts(f.codes), f.arrived)
 }
 
@@ -80,6 +80,7 @@ func (f *figures) add(w *storm) {
 		f.kills[s.role] += s.kills
 		f.stops += s.stops
 	}
+	f.outages += w.outages
 	f.files += len(w.parcels)
 	f.bytes += w.bytes
 	f.sent += w.way.up.Load()
@@ -118,9 +119,16 @@ const (
 // files of all sizes and commands in flight, and wants everything to converge: each
 // file once and whole, commands in order and once, nothing left over (cases 78, 84
 // and, as far as processes show it, 85). DIAN_KILLS says how often each role is
-// killed at least; DIAN_LANES how many worlds go at the same time.
-func TestKillStorm(t *testing.T) {
-	kills, lanes := number(t, "DIAN_KILLS", 16), number(t, "DIAN_LANES", 2)
+// killed at least; DIAN_LANES how many worlds go at the same time; DIAN_NODES how many
+// relays each of them has.
+func TestKillStorm(t *testing.T) { killStorm(t, 16, number(t, "DIAN_NODES", 1)) }
+
+// TestClusterKillStorm is a short TestKillStorm with three relays, and a bus that has
+// outages.
+func TestClusterKillStorm(t *testing.T) { killStorm(t, 8, 3) }
+
+func killStorm(t *testing.T, kills, nodes int) {
+	kills, lanes := number(t, "DIAN_KILLS", kills), number(t, "DIAN_LANES", 2)
 	seed := seedOf(t)
 	const each = 8 // kills of a role in one world, then its folder is looked at
 	sum := newFigures()
@@ -133,13 +141,13 @@ func TestKillStorm(t *testing.T) {
 				t.Parallel()
 				places <- struct{}{}
 				defer func() { <-places }()
-				w := newStorm(t, seed+uint64(i))
+				w := newStorm(t, seed+uint64(i), nodes)
 				w.begin()
 				w.rage(each)
 				w.settle()
 				sum.add(w)
 				if t.Failed() {
-					t.Logf("again: DIAN_SEED=%d DIAN_KILLS=%d", w.seed, each)
+					t.Logf("again: DIAN_SEED=%d DIAN_KILLS=%d DIAN_NODES=%d with TestKillStorm", w.seed, each, nodes)
 				}
 			})
 		}

@@ -161,7 +161,7 @@ func TestProxyThatCutsEveryConnectionAfterFiveSeconds(t *testing.T) {
 	t.Parallel()
 	path, sum := randomFile(t, "scan.bin", 40<<20+5, 32)
 	r := startRelay(t)
-	near, far := startMortalPipe(t, r.addr, 5*time.Second), startMortalPipe(t, r.addr, 5*time.Second)
+	near, far := startMortalPipe(t, 5*time.Second, r.addr), startMortalPipe(t, 5*time.Second, r.addr)
 	l := listen(t, "http://"+far.addr, "bob", t.TempDir())
 	near.limit(3 << 20)
 	send(t, "http://"+near.addr, path)

@@ -2,6 +2,7 @@ package test
 
 import (
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -9,36 +10,37 @@ import (
 	"time"
 )
 
-// pipe is a TCP forwarder that can be slow and can cut what it carries.
+// pipe is a TCP forwarder that can be slow and can cut what it carries. Of several
+// targets each connection goes to one, by chance, as a load balancer does it.
 type pipe struct {
-	addr   string
-	target string
-	ln     net.Listener
-	rate   atomic.Int64           // bytes a second in each direction of each connection; 0: as fast as it goes
-	divert atomic.Pointer[string] // new connections go there instead; nil: to target
-	opened atomic.Int64           // connections that were accepted
-	idle   atomic.Int64           // a connection on which nothing moves for so many nanoseconds is cut; 0: never
-	up     atomic.Int64           // bytes that went towards target, what was sent twice counted twice
-	life   time.Duration          // every connection is cut at this age; 0: never
+	addr    string
+	targets []string
+	ln      net.Listener
+	rate    atomic.Int64           // bytes a second in each direction of each connection; 0: as fast as it goes
+	divert  atomic.Pointer[string] // new connections go there instead; nil: to a target
+	opened  atomic.Int64           // connections that were accepted
+	idle    atomic.Int64           // a connection on which nothing moves for so many nanoseconds is cut; 0: never
+	up      atomic.Int64           // bytes that went towards a target, what was sent twice counted twice
+	life    time.Duration          // every connection is cut at this age; 0: never
 
 	mu    sync.Mutex // guards conns
 	conns map[net.Conn]bool
 	wg    sync.WaitGroup
 }
 
-// startPipe forwards a new loopback address to target until the test ends.
-func startPipe(t *testing.T, target string) *pipe {
-	return startMortalPipe(t, target, 0)
+// startPipe forwards a new loopback address to targets until the test ends.
+func startPipe(t *testing.T, targets ...string) *pipe {
+	return startMortalPipe(t, 0, targets...)
 }
 
 // startMortalPipe is startPipe with an age at which each connection is cut.
-func startMortalPipe(t *testing.T, target string, life time.Duration) *pipe {
+func startMortalPipe(t *testing.T, life time.Duration, targets ...string) *pipe {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pipe{addr: ln.Addr().String(), target: target, ln: ln, life: life, conns: make(map[net.Conn]bool)}
+	p := &pipe{addr: ln.Addr().String(), targets: targets, ln: ln, life: life, conns: make(map[net.Conn]bool)}
 	p.wg.Go(func() {
 		for {
 			near, err := ln.Accept()
@@ -71,11 +73,7 @@ func (p *pipe) cut() {
 func (p *pipe) carry(near net.Conn) {
 	defer near.Close()
 	p.opened.Add(1)
-	target := p.target
-	if to := p.divert.Load(); to != nil {
-		target = *to
-	}
-	far, err := net.Dial("tcp", target)
+	far, err := p.dial()
 	if err != nil {
 		return
 	}
@@ -101,6 +99,19 @@ func (p *pipe) carry(near net.Conn) {
 	both.Go(func() { p.copy(far, near, &p.up) })
 	both.Go(func() { p.copy(near, far, nil) })
 	both.Wait()
+}
+
+// dial connects to one of the targets that are there.
+func (p *pipe) dial() (conn net.Conn, err error) {
+	if to := p.divert.Load(); to != nil {
+		return net.Dial("tcp", *to)
+	}
+	for _, i := range rand.Perm(len(p.targets)) {
+		if conn, err = net.Dial("tcp", p.targets[i]); err == nil {
+			break
+		}
+	}
+	return conn, err
 }
 
 // copy forwards at the present rate, adds to count what it has forwarded, and

@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,11 +18,10 @@ import (
 
 // sample is what a process holds at one moment.
 type sample struct {
-	at                 time.Duration
-	rss                float64 // MiB
-	fds                float64
-	goroutines         float64 // of the relay; threads of the listener
-	serverLoad, queued float64 // transfers and queued bytes, as the relay says
+	at         time.Duration
+	rss        float64 // MiB
+	fds        float64
+	goroutines float64 // of a relay; threads of the listener
 }
 
 // sampleOf reads what a process holds from /proc.
@@ -86,7 +86,7 @@ func median(samples []sample, value func(sample) float64) float64 {
 	return all[len(all)/2]
 }
 
-// TestSoak runs for DIAN_SOAK, "30m" say. In one world senders are killed and lines
+// TestSoak runs for DIAN_SOAK, "30m" say, with DIAN_NODES relays. In one world senders are killed and lines
 // go bad while relay and listener live on and are watched: what they hold must not
 // grow after the first quarter (case 94). In another one everybody is killed. All
 // content is looked at throughout.
@@ -99,33 +99,33 @@ func TestSoak(t *testing.T) {
 	if err != nil {
 		t.Fatalf("DIAN_SOAK=%q: %v", text, err)
 	}
-	seed := seedOf(t)
+	seed, nodes := seedOf(t), number(t, "DIAN_NODES", 1)
 	over := time.Now().Add(length)
 	t.Run("watched", func(t *testing.T) {
 		t.Parallel()
-		soakWatched(t, seed, over)
+		soakWatched(t, seed, nodes, over)
 	})
 	t.Run("killed", func(t *testing.T) {
 		t.Parallel()
 		sum := newFigures()
 		for i := uint64(1); time.Now().Before(over); i++ {
 			if !t.Run(strconv.FormatUint(i, 10), func(t *testing.T) {
-				w := newStorm(t, seed+i)
+				w := newStorm(t, seed+i, nodes)
 				w.begin()
 				w.rage(8)
 				w.settle()
 				sum.add(w)
 			}) {
-				t.Fatalf("again: DIAN_SEED=%d DIAN_KILLS=8 with TestKillStorm", seed+i)
+				t.Fatalf("again: DIAN_SEED=%d DIAN_KILLS=8 DIAN_NODES=%d with TestKillStorm", seed+i, nodes)
 			}
 		}
 		t.Log(sum)
 	})
 }
 
-func soakWatched(t *testing.T, seed uint64, over time.Time) {
-	w := newStorm(t, seed)
-	near, far := startBadLine(t, w.way.addr), startBadLine(t, w.addr)
+func soakWatched(t *testing.T, seed uint64, nodes int, over time.Time) {
+	w := newStorm(t, seed, nodes)
+	near, far := startBadLine(t, w.way.addr), startBadLine(t, w.front)
 	w.near, w.far = near.url(), far.url()
 	w.way.limit(16 << 20)
 	w.begin()
@@ -133,19 +133,21 @@ func soakWatched(t *testing.T, seed uint64, over time.Time) {
 	stopFaults := make(chan bool)
 	faultsOver := make(chan map[string]int)
 	go func() { faultsOver <- w.annoy(near, far, stopFaults) }()
-	var relay, listener []sample
+	samples := map[string][]sample{}
 	for tick := 0; time.Now().Before(over); tick++ {
 		time.Sleep(time.Second)
 		n, bytes := w.unpack()
 		files, size = files+n, size+bytes
 		w.mu.Lock()
 		failed := len(w.faults) > 0
-		relayPID, listenerPID := 0, 0
-		if w.relay.running != nil && w.listener.running != nil {
-			relayPID, listenerPID = w.relay.running.Process.Pid, w.listener.running.Process.Pid
-		}
-		if w.relay.lives > 1 {
-			w.fault("the relay has ended by itself")
+		pids := map[string]int{}
+		for i, s := range slices.Concat(w.relays, []*seat{w.listener}) {
+			if s.running != nil {
+				pids[w.nameOf(i)] = s.running.Process.Pid
+			}
+			if i < len(w.relays) && s.lives > 1 {
+				w.fault("a relay has ended by itself")
+			}
 		}
 		w.mu.Unlock()
 		if failed {
@@ -154,23 +156,25 @@ func soakWatched(t *testing.T, seed uint64, over time.Time) {
 		if tick%5 != 0 {
 			continue
 		}
-		a, ok1 := sampleOf(relayPID)
-		b, ok2 := sampleOf(listenerPID)
-		text, err := metrics(w.addr)
-		if !ok1 || !ok2 || err != nil {
-			continue // it stands still, or starts
-		}
-		a.at, b.at = time.Since(began), time.Since(began)
-		a.goroutines, a.serverLoad, a.queued = metric(text, "go_goroutines"), metric(text, "dian_transfers"), metric(text, "dian_queued_bytes")
-		relay, listener = append(relay, a), append(listener, b)
-		if n := metric(text, "dian_panics_total"); n != 0 {
-			w.mu.Lock()
-			w.fault("the relay has caught %v panics", n)
-			w.mu.Unlock()
+		for i := range len(w.relays) + 1 {
+			name := w.nameOf(i)
+			s, ok := sampleOf(pids[name])
+			if s.at = time.Since(began); ok && i < len(w.relays) {
+				text, err := metrics(w.addrs[i])
+				ok, s.goroutines = err == nil, metric(text, "go_goroutines")
+				if n := metric(text, "dian_panics_total"); n != 0 {
+					w.mu.Lock()
+					w.fault("%s has caught %v panics", name, n)
+					w.mu.Unlock()
+				}
+			}
+			if ok { // it neither stands still nor starts
+				samples[name] = append(samples[name], s)
+			}
 		}
 	}
 	close(stopFaults)
-	t.Logf("faults: %v", <-faultsOver)
+	t.Logf("faults: %v, outages of the bus %d", <-faultsOver, w.outages)
 	near.heal()
 	far.heal()
 	w.settle()
@@ -178,15 +182,15 @@ func soakWatched(t *testing.T, seed uint64, over time.Time) {
 	files, size = files+n, size+bytes
 	t.Logf("%v: %d files, %d bytes, results%s; %d commands with a result:%s", time.Since(began).Round(time.Second), files, size,
 		counts(w.results), len(w.commands), counts(w.codes))
-	for _, watched := range []struct {
-		name    string
-		samples []sample
-		threads string
-	}{{"relay", relay, "goroutines"}, {"listener", listener, "threads"}} {
-		all := watched.samples
+	for _, name := range slices.Sorted(maps.Keys(samples)) {
+		all := samples[name]
 		if len(all) < 16 {
-			t.Logf("%s: only %d samples, no slope", watched.name, len(all))
+			t.Logf("%s: only %d samples, no slope", name, len(all))
 			continue
+		}
+		threads := "goroutines"
+		if name == "listener" {
+			threads = "threads"
 		}
 		warm := all[len(all)/4:]
 		first, last := warm[:len(warm)/3], warm[2*len(warm)/3:]
@@ -197,15 +201,26 @@ func soakWatched(t *testing.T, seed uint64, over time.Time) {
 		}{
 			{"MiB RSS", func(s sample) float64 { return s.rss }, 12 + float64(files)/1024}, // the ledger remembers each file for a week
 			{"file descriptors", func(s sample) float64 { return s.fds }, 12},
-			{watched.threads, func(s sample) float64 { return s.goroutines }, 24},
+			{threads, func(s sample) float64 { return s.goroutines }, 24},
 		} {
 			a, b := median(first, v.of), median(last, v.of)
-			t.Logf("%s: %.1f %s after warm-up, %.1f at the end, slope %+.2f an hour (%d samples)", watched.name, a, v.what, b, slope(warm, v.of), len(warm))
+			t.Logf("%s: %.1f %s after warm-up, %.1f at the end, slope %+.2f an hour (%d samples)", name, a, v.what, b, slope(warm, v.of), len(warm))
 			if b > 1.2*a+v.slack {
-				t.Errorf("%s grows: %.1f %s after warm-up, %.1f at the end", watched.name, a, v.what, b)
+				t.Errorf("%s grows: %.1f %s after warm-up, %.1f at the end", name, a, v.what, b)
 			}
 		}
 	}
+}
+
+// nameOf names what is watched: the relays, and behind them the listener.
+func (w *storm) nameOf(i int) string {
+	switch {
+	case i == len(w.relays):
+		return "listener"
+	case len(w.relays) == 1:
+		return "relay"
+	}
+	return fmt.Sprintf("relay %d", i+1)
 }
 
 // annoy makes trouble until stop is closed, and returns how often which.
@@ -231,6 +246,7 @@ func (w *storm) annoy(near, far *badLine, stop chan bool) map[string]int {
 			return made
 		case <-time.After(time.Duration(r.ExpFloat64() * float64(time.Second))):
 		}
+		w.shakeBus()
 		switch dice := r.IntN(10); {
 		case dice < 2:
 			w.senders[r.IntN(2)].signal(syscall.SIGKILL)
@@ -239,8 +255,8 @@ func (w *storm) annoy(near, far *badLine, stop chan bool) map[string]int {
 			w.commander.signal(syscall.SIGKILL)
 			made["kill of the commander"]++
 		case dice < 4:
-			victim := []*seat{w.relay, w.listener, w.senders[0], w.senders[1]}[r.IntN(4)]
-			victim.stop(time.Duration(r.Int64N(int64(3 * time.Second))))
+			victims := slices.Concat(w.relays, []*seat{w.listener}, w.senders)
+			victims[r.IntN(len(victims))].stop(time.Duration(r.Int64N(int64(3 * time.Second))))
 			made["stop"]++
 		default:
 			line := []*badLine{near, far}[r.IntN(2)]

@@ -1,12 +1,7 @@
 package test
 
 import (
-	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -21,157 +16,25 @@ import (
 	"time"
 )
 
-// A seat is a program that is started again whenever it ends, as an init system
-// would do it, and that a storm may kill and stop at any moment.
-type seat struct {
-	w    *storm
-	role string
-	// next returns the program to run now, or nil if there is nothing to do.
-	next func(life int) *exec.Cmd
-	// line takes an event in, ended the end of a life. Both have w.mu.
-	line  func(life int, e event)
-	ended func(life int, status syscall.WaitStatus)
-
-	// Guarded by w.mu.
-	lives   int
-	running *exec.Cmd
-	stdin   io.Closer
-	kills   int // that were the end of a life
-	stops   int
-	quit    bool // no new life
-	done    chan struct{}
-}
-
-// keep gives the seat one life after the other until it has to quit.
-func (s *seat) keep() {
-	defer close(s.done)
-	for {
-		s.w.mu.Lock()
-		if s.quit {
-			s.w.mu.Unlock()
-			return
-		}
-		life := s.lives
-		cmd := s.next(life)
-		s.w.mu.Unlock()
-		if cmd == nil {
-			time.Sleep(20 * time.Millisecond)
-			continue
-		}
-		s.live(life, cmd)
-	}
-}
-
-func (s *seat) live(life int, cmd *exec.Cmd) {
-	w := s.w
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		cmd.Stderr = writerFunc(func(b []byte) (int, error) { w.heard(s.role, b); return len(b), nil })
-		s.stdin, err = cmd.StdinPipe()
-	}
-	w.mu.Lock()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		w.fault("%s does not start: %v", s.role, err)
-		s.quit = true
-		w.mu.Unlock()
-		return
-	}
-	s.running = cmd
-	s.lives++
-	w.mu.Unlock()
-	lines := bufio.NewScanner(out)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var e event
-		if json.Unmarshal(lines.Bytes(), &e) != nil {
-			continue // cut short by a kill, or meant for people
-		}
-		w.mu.Lock()
-		if s.line != nil {
-			s.line(life, e)
-		}
-		w.mu.Unlock()
-	}
-	cmd.Wait()
-	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s.running = nil
-	if status.Signaled() && status.Signal() == syscall.SIGKILL {
-		s.kills++
-	}
-	if s.ended != nil {
-		s.ended(life, status)
-	}
-}
-
-// signal sends a signal to the present life, if there is one.
-func (s *seat) signal(sig syscall.Signal) bool {
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	return s.running != nil && s.running.Process.Signal(sig) == nil
-}
-
-// stop freezes the present life for a while.
-func (s *seat) stop(d time.Duration) {
-	s.w.mu.Lock()
-	cmd := s.running
-	if cmd == nil || cmd.Process.Signal(syscall.SIGSTOP) != nil {
-		s.w.mu.Unlock()
-		return
-	}
-	s.stops++
-	s.w.mu.Unlock()
-	time.Sleep(d)
-	cmd.Process.Signal(syscall.SIGCONT) // it may be dead by now
-}
-
-// end lets the present life end in good order, and gives the seat no other.
-func (s *seat) end() {
-	s.w.mu.Lock()
-	s.quit = true
-	if s.running != nil {
-		s.running.Process.Signal(syscall.SIGCONT)
-		s.running.Process.Signal(syscall.SIGTERM)
-	}
-	s.w.mu.Unlock()
-	select {
-	case <-s.done:
-	case <-time.After(patience):
-		s.w.mu.Lock()
-		s.w.fault("%s does not end on SIGTERM", s.role)
-		s.w.mu.Unlock()
-		s.signal(syscall.SIGKILL)
-		<-s.done
-	}
-}
-
-// A parcel is a file that must arrive.
-type parcel struct {
-	path, sum string
-	size      int64
-	ok        bool           // a result of 0 was told
-	codes     map[int64]int  // the other results
-	told      map[string]int // events of the receiver, by sendID
-}
-
-// A storm is one world: a relay, a listener, two users who send files and one who
-// sends commands, each in a process of its own, and what is known of all of it.
+// A storm is one world: a relay, or several that are one, a listener, two users who
+// send files and one who sends commands, each in a process of its own, and what is known
+// of all of it.
 type storm struct {
 	t    *testing.T
 	seed uint64
-	rng  *rand.Rand // of the storm's own goroutine
+	rng  *rand.Rand // of the storm's own goroutine, as outages are
 	dir  string
 	env  []string
 
-	relay, listener, commander *seat
-	senders                    []*seat
-	addr                       string // the relay's
-	way                        *pipe  // the senders', counted
-	near, far                  string // the URL that senders use, and the listener's
+	outages int // of the bus
+
+	listener, commander *seat
+	relays, senders     []*seat
+	addrs               []string    // the relays'
+	nats                *natsServer // nil: there is one relay
+	front               string      // an address that leads to any relay
+	way                 *pipe       // the senders', counted
+	near, far           string      // the URL that senders use, and the listener's
 
 	mu      sync.Mutex // guards what follows and the seats
 	parcels map[string]*parcel
@@ -215,7 +78,8 @@ func (w *storm) heard(role string, b []byte) {
 // rate is what one lane of a storm may carry, bytes a second.
 const rate = 4 << 20
 
-func newStorm(t *testing.T, seed uint64) *storm {
+// newStorm is a world with so many relays.
+func newStorm(t *testing.T, seed uint64, nodes int) *storm {
 	dir := t.TempDir()
 	w := &storm{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), dir: dir,
@@ -223,11 +87,22 @@ func newStorm(t *testing.T, seed uint64) *storm {
 		done: map[string]bool{}, commands: map[string]int64{}, lastSeen: map[int]int{}, seen: map[string]int{}, codes: map[int64]int{},
 	}
 	w.env = append(os.Environ(), "XDG_CACHE_HOME="+filepath.Join(dir, "cache"), "DIAN_HEARTBEAT=1s", "DIAN_RESUME_WINDOW=40s", "GOMAXPROCS=2")
-	addr := freeAddress(t)
-	w.addr, w.far = addr, "http://"+addr
-	w.relay = w.seat("relay", func(int) *exec.Cmd {
-		return w.program(dian, "serve", "--dev", "--listen", addr, "--log-level", "warn")
-	})
+	serve := []string{"serve", "--dev", "--log-level", "warn"}
+	if nodes > 1 {
+		w.nats = startNATS(t, nil)
+		serve = append(serve, "--nats", "nats://"+w.nats.address())
+	}
+	for range nodes {
+		addr := freeAddress(t)
+		w.addrs = append(w.addrs, addr)
+		w.relays = append(w.relays, w.seat("relay", func(int) *exec.Cmd {
+			return w.program(dian, append(slices.Clip(serve), "--listen", addr)...)
+		}))
+	}
+	if w.front = w.addrs[0]; nodes > 1 {
+		w.front = startPipe(t, w.addrs...).addr
+	}
+	w.far = "http://" + w.front
 	for _, d := range []string{"in", "out"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
 			t.Fatal(err)
@@ -237,7 +112,7 @@ func newStorm(t *testing.T, seed uint64) *storm {
 		return w.program(dian, "listen", "--server", w.far, "--user", "bob", "--dir", w.in(), "--json")
 	})
 	w.listener.line = w.received
-	w.way = startPipe(t, addr)
+	w.way = startPipe(t, w.addrs...)
 	w.way.limit(rate)
 	w.near = "http://" + w.way.addr
 	for _, user := range []string{"alice", "carol"} {
@@ -249,7 +124,7 @@ func newStorm(t *testing.T, seed uint64) *storm {
 			return nil
 		}
 		cmd := w.program(os.Args[0])
-		cmd.Env = append(cmd.Env, "DIAN_TEST_PART=commander", "DIAN_TEST_SERVER=http://"+addr, "DIAN_TEST_TOKEN="+dave,
+		cmd.Env = append(cmd.Env, "DIAN_TEST_PART=commander", "DIAN_TEST_SERVER=http://"+w.front, "DIAN_TEST_TOKEN="+dave,
 			"DIAN_TEST_TARGET=bob", "DIAN_TEST_LIFE="+strconv.Itoa(life))
 		return cmd
 	})
@@ -270,7 +145,7 @@ func (w *storm) seat(role string, next func(int) *exec.Cmd) *seat {
 }
 
 func (w *storm) seats() []*seat {
-	return append([]*seat{w.relay, w.listener, w.commander}, w.senders...)
+	return slices.Concat(w.relays, []*seat{w.listener, w.commander}, w.senders)
 }
 
 // sender is a seat that sends one batch of files after the other, each until all
@@ -327,48 +202,6 @@ func (w *storm) sender(user string) *seat {
 		}
 	}
 	return s
-}
-
-// pack makes a batch of files of all sizes.
-func (w *storm) pack(user string, rng *rand.Rand) []string {
-	sizes := []int64{0, 1, 64 << 10, 64<<10 + 1, 200 << 10, rng.Int64N(4 << 20), 4<<20 + rng.Int64N(12<<20)}
-	for range 8 {
-		sizes = append(sizes, rng.Int64N(8<<10))
-	}
-	rng.Shuffle(len(sizes), func(i, j int) { sizes[i], sizes[j] = sizes[j], sizes[i] })
-	sizes = sizes[:6+rng.IntN(len(sizes)-5)]
-	w.batches++
-	var names []string
-	for i, size := range sizes {
-		name := fmt.Sprintf("%s-%d-%d.bin", user, w.batches, i)
-		path := filepath.Join(w.dir, "out", name)
-		sum, err := fill(path, size, rng.Uint64())
-		if err != nil {
-			w.fault("%v", err)
-			continue
-		}
-		w.parcels[name] = &parcel{path: path, sum: sum, size: size, codes: map[int64]int{}, told: map[string]int{}}
-		w.order = append(w.order, name)
-		w.bytes += size
-		names = append(names, name)
-	}
-	return names
-}
-
-// fill writes size bytes that seed determines and returns their SHA-256.
-func fill(path string, size int64, seed uint64) (string, error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	hash := sha256.New()
-	var key [32]byte
-	for i := range 8 {
-		key[i] = byte(seed >> (8 * i))
-	}
-	_, err = io.CopyN(io.MultiWriter(f, hash), rand.NewChaCha8(key), size)
-	return hex.EncodeToString(hash.Sum(nil)), err
 }
 
 // received takes in what the listener tells.
@@ -450,7 +283,7 @@ func (w *storm) begin() {
 
 // rage kills and stops at random moments until each role has been killed so often.
 func (w *storm) rage(kills int) {
-	roles := map[string][]*seat{"relay": {w.relay}, "listener": {w.listener}, "sender": w.senders}
+	roles := map[string][]*seat{"relay": w.relays, "listener": {w.listener}, "sender": w.senders}
 	names := slices.Sorted(maps.Keys(roles))
 	for {
 		short := slices.DeleteFunc(slices.Clone(names), func(role string) bool { return w.killed(roles[role]) >= kills })
@@ -470,6 +303,7 @@ func (w *storm) rage(kills int) {
 		if w.rng.IntN(10) == 0 {
 			victim = w.commander // counted apart
 		}
+		w.shakeBus()
 		switch dice := w.rng.IntN(20); {
 		case dice < 2: // shorter or longer than the heartbeats allow
 			victim.stop(time.Duration(w.rng.Int64N(int64(900 * time.Millisecond))))
@@ -489,6 +323,20 @@ func (w *storm) rage(kills int) {
 	}
 }
 
+// shakeBus takes the bus away now and then, and gives it back.
+func (w *storm) shakeBus() {
+	switch {
+	case w.nats == nil:
+	case w.nats.running == nil:
+		if w.rng.IntN(4) == 0 {
+			w.nats.start()
+		}
+	case w.rng.IntN(16) == 0:
+		w.nats.stop()
+		w.outages++
+	}
+}
+
 func (w *storm) killed(seats []*seat) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -504,6 +352,9 @@ func (w *storm) settle() {
 	w.mu.Lock()
 	w.calm = true
 	w.mu.Unlock()
+	if w.nats != nil && w.nats.running == nil {
+		w.nats.start()
+	}
 	deadline := time.Now().Add(patience)
 	for !w.converged() && time.Now().Before(deadline) {
 		time.Sleep(50 * time.Millisecond)
@@ -521,7 +372,7 @@ func (w *storm) settle() {
 			break
 		}
 	}
-	for _, s := range []*seat{w.commander, w.senders[0], w.senders[1], w.listener, w.relay} {
+	for _, s := range slices.Concat([]*seat{w.commander}, w.senders, []*seat{w.listener}, w.relays) {
 		s.end()
 	}
 	w.check()
