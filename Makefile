@@ -20,11 +20,14 @@ test: ## all that a change must pass, except the cross builds and generated file
 	./test/setup.sh
 	$(MAKE) lint test-go test-sim test-32 test-real test-js test-web fuzz FUZZTIME=1000x
 
-lint: ## gofmt, vet, go fix, staticcheck, buf lint
+lint: ## gofmt, vet, go fix and staticcheck of all three modules, buf lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
-	$(GO) vet ./...
-	@out=$$($(GO) fix -diff ./... 2>&1) || { echo "$$out"; echo "go fix has something to say: run go fix ./..."; exit 1; }
-	$(TOOL) staticcheck ./...
+	@for module in . test bench; do \
+		cd $(CURDIR)/$$module; echo "vet, go fix, staticcheck: $$module"; \
+		$(GO) vet ./...; \
+		out=$$($(GO) fix -diff ./... 2>&1) || { echo "$$out"; echo "go fix has something to say: run go fix ./... in $$module"; exit 1; }; \
+		$(GO) tool -modfile=$(CURDIR)/tools.mod staticcheck ./...; \
+	done
 	$(TOOL) buf lint
 
 # Tables of thousands of cells, each a short script of one client after the other: under the race detector
@@ -50,7 +53,7 @@ test-32: ## the same tests as a 32-bit program (386, or arm where the machine ru
 	./test/bits32.sh
 
 test-real: ## curl, tus-js-client, proxies, TLS, kill -9: real programs side by side
-	cd test && $(GO) vet ./... && $(GO) test -count=1 -parallel 48 -timeout 20m ./...
+	cd test && $(GO) test -count=1 -parallel 48 -timeout 20m ./...
 	@[ "$$(id -u)" -eq 0 ] || echo "NOT RUN, because it needs root: full disks, lost packets, moving lines, a name server that is down (cases 75, 88, 91, 93)"
 
 test-web: ## the web page in Chromium, with a relay and two people

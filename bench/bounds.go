@@ -137,11 +137,11 @@ func enterGroup(limit int64) (leave func(), limited string, err error) {
 	if _, err := os.Stat(filepath.Join(root, "memory", "memory.limit_in_bytes")); err == nil { // version 1
 		folder, file, procs = filepath.Join(root, "memory", "dian-bench"), "memory.limit_in_bytes", filepath.Join(root, "memory", "cgroup.procs")
 	}
-	pid := []byte(fmt.Sprint(os.Getpid()))
+	pid := fmt.Append(nil, os.Getpid())
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return func() {}, ", not limited: " + err.Error(), nil
 	}
-	if err := os.WriteFile(filepath.Join(folder, file), []byte(fmt.Sprint(limit)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, file), fmt.Append(nil, limit), 0o600); err != nil {
 		return func() {}, ", not limited: " + err.Error(), nil
 	}
 	if err := os.WriteFile(filepath.Join(folder, "cgroup.procs"), pid, 0o600); err != nil {

@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -78,9 +79,7 @@ func startCollector(t *testing.T, target string, most int64) *collector {
 			http.Error(w, "half an answer", http.StatusBadGateway)
 			return
 		}
-		for name, values := range answer.Header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), answer.Header)
 		w.WriteHeader(answer.StatusCode)
 		w.Write(content)
 	}))

@@ -32,7 +32,7 @@ func TestEverythingAcrossNodes(t *testing.T) {
 	alice := c.client(c.nodes[0], "alice")
 	var tasks []*dian.Task
 	for i := range 500 {
-		tasks = append(tasks, alice.SendCmd("bob", []byte(fmt.Sprint(i))))
+		tasks = append(tasks, alice.SendCmd("bob", fmt.Append(nil, i)))
 	}
 	for i, task := range tasks {
 		if err := result(t, task); err != nil {

@@ -99,7 +99,7 @@ func TestCommandsToAUserWhoMoves(t *testing.T) {
 	alice := c.client(c.nodes[0], "alice")
 	var tasks []*dian.Task
 	for i := range 3000 {
-		tasks = append(tasks, alice.SendCmd("bob", []byte(fmt.Sprint(i)), dian.WithWaitForPeer(patience)))
+		tasks = append(tasks, alice.SendCmd("bob", fmt.Append(nil, i), dian.WithWaitForPeer(patience)))
 		if i%50 == 0 {
 			time.Sleep(5 * time.Millisecond)
 		}

@@ -79,7 +79,7 @@ func (p *pair) flow(size int, pause time.Duration) *stream {
 				return
 			case <-time.After(5 * time.Millisecond):
 			}
-			task := p.alice.SendCmd("bob", []byte(fmt.Sprint(i)), dian.WithWaitForPeer(patience))
+			task := p.alice.SendCmd("bob", fmt.Append(nil, i), dian.WithWaitForPeer(patience))
 			s.mu.Lock()
 			s.commands = append(s.commands, task)
 			s.mu.Unlock()

@@ -33,7 +33,7 @@ func TestOneSessionPerUser(t *testing.T) {
 			}
 		}
 		last = client
-		if err := result(t, c.client(c.nodes[(i+1)%3], fmt.Sprint("alice", i)).SendCmd("bob", []byte(fmt.Sprint(i)))); err != nil {
+		if err := result(t, c.client(c.nodes[(i+1)%3], fmt.Sprint("alice", i)).SendCmd("bob", fmt.Append(nil, i))); err != nil {
 			t.Fatalf("login %d: %v", i, err)
 		}
 		if m := <-got; m != fmt.Sprint(i) {
@@ -235,7 +235,7 @@ func TestLossyBus(t *testing.T) {
 	alice := c.client(c.nodes[0], "alice")
 	var commands, transfers []*dian.Task
 	for i := range 200 {
-		commands = append(commands, alice.SendCmd("bob", []byte(fmt.Sprint(i)), dian.WithWaitForPeer(patience)))
+		commands = append(commands, alice.SendCmd("bob", fmt.Append(nil, i), dian.WithWaitForPeer(patience)))
 		if i%10 == 0 {
 			transfers = append(transfers, alice.SendBuffer("bob", content(i*2000), dian.WithWaitForPeer(patience)))
 		}
