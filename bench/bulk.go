@@ -29,7 +29,7 @@ func (b *bench) bulk() error {
 			"**Bare relay**, the limit: TCP with `io.Copy`, which the kernel splices; TLS with `io.CopyBuffer` over `tls.Conn` with 256 KiB. Its ends only copy between file and connection.",
 			"**Dian**: `dian send` → `dian serve` → `dian listen`. It also hashes on both sides, verifies, journals, flushes, renames and answers.",
 			"**NATS core** (TLS): messages of 256 KiB, at most 32 of them without an ack of the receiver, which writes them to its file; nothing is lost, but nothing is hashed either.",
-			"**NATS object store** (TLS): `PutFile`, and as soon as that is done `GetFile` by the receiver, which watches the bucket; JetStream's own files in tmpfs.",
+			"**NATS object store** (TLS): `PutFile`, and as soon as that is done `GetFile` by the receiver, which watches the bucket, and again if that is cut short; JetStream's own files in tmpfs.",
 			"**WebRTC** (pion): one ordered, detached data channel, messages of 64 KiB, flow control by the buffered amount, a receive buffer of 8 MiB, zero checksums as in browsers; host candidates on loopback, without a relay; starting up includes ICE and DTLS.",
 			"**croc**: its own relay on loopback and no other way (`--no-local`), `--no-compress`, its default of 4 connections. The time starts with the receiver, when the sender has hashed its file and waits in its room; it includes PAKE and the receiver's hash.",
 			"**scp**: OpenSSH's client and server, direct, without a relay: one hop less. `aes128-gcm@openssh.com`, no compression; starting up includes the login with a key.",

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -182,7 +181,8 @@ func (b *bench) natsTransfer(node *natsNode, send, receive string) (transfer, er
 
 const (
 	natsBucket = "files"
-	natsDone   = "done" // where the receiver of an object says that it has it
+	natsDone   = "done" // where the receiver of an object says that it has it, or why not
+	natsTries  = 3
 )
 
 // natsPut puts FILE and waits until the receiver has got it. It then deletes it,
@@ -212,13 +212,18 @@ func natsPut(args []string) error { // URL FOLDER FILE
 	if _, err := store.Put(ctx, jetstream.ObjectMeta{Name: "bulk", Opts: &jetstream.ObjectMetaOptions{ChunkSize: natsChunk}}, f); err != nil {
 		return err
 	}
-	if _, err := done.NextMsg(time.Hour); err != nil {
-		return err
+	answer, err := done.NextMsg(peerPatience)
+	if err != nil {
+		return fmt.Errorf("the receiver does not say that it has it: %w", err)
+	}
+	if len(answer.Data) > 0 {
+		return fmt.Errorf("the receiver says: %s", answer.Data)
 	}
 	return store.Delete(ctx, "bulk")
 }
 
-// natsGet makes the bucket and gets into FILE what is put there.
+// natsGet makes the bucket and gets into FILE what is put there. What was cut short it
+// gets again, as an application would.
 func natsGet(args []string) error { // URL FOLDER FILE
 	conn, err := natsDial(args[0], args[1])
 	if err != nil {
@@ -242,11 +247,17 @@ func natsGet(args []string) error { // URL FOLDER FILE
 		if o == nil || o.Deleted {
 			continue
 		}
-		if err := store.GetFile(ctx, o.Name, args[2]); err != nil {
-			text, _ := json.Marshal(o)
-			return fmt.Errorf("get %s: %w", text, err)
+		var problem []byte // none
+		for range natsTries {
+			err := store.GetFile(ctx, o.Name, args[2])
+			if err == nil {
+				problem = nil
+				break
+			}
+			problem = fmt.Appendf(nil, "get %s (%d bytes): %v", o.Name, o.Size, err)
+			fmt.Fprintf(os.Stderr, "%s\n", problem)
 		}
-		if err := conn.Publish(natsDone, nil); err != nil {
+		if err := conn.Publish(natsDone, problem); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -31,11 +32,14 @@ type bench struct {
 	dir     string // a tmpfs where there is one
 	self    string
 	dian    string
-	ends    []func() // what the running measurement has to end
-	began   []*process
 	report  report
 	failed  bool // a contestant did
 	sockets int  // how many relays can be asked for profiles
+
+	mu     sync.Mutex // guards what follows
+	ends   []func()   // what the running measurement has to end
+	began  []*process
+	closed bool // nothing begins any more
 }
 
 // settings are the flags of all measurements.
@@ -65,6 +69,7 @@ func newBench(s settings) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{settings: s, dir: dir, dian: filepath.Join(dir, "dian")}
+	b.closeOnSignal()
 	if b.self, err = os.Executable(); err != nil {
 		return nil, err
 	}
@@ -98,19 +103,45 @@ func raiseFiles() error {
 }
 
 // atEnd has end run when the running measurement is over.
-func (b *bench) atEnd(end func()) { b.ends = append(b.ends, end) }
+func (b *bench) atEnd(end func()) {
+	b.mu.Lock()
+	closed := b.closed
+	b.ends = append(b.ends, end)
+	b.mu.Unlock()
+	if closed {
+		end()
+	}
+}
 
 // endAll ends what the measurement started, the newest first.
 func (b *bench) endAll() {
-	for _, end := range slices.Backward(b.ends) {
+	b.mu.Lock()
+	ends := b.ends
+	b.ends, b.began = nil, nil
+	b.mu.Unlock()
+	for _, end := range slices.Backward(ends) {
 		end()
 	}
-	b.ends, b.began = nil, nil
 }
 
 func (b *bench) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
 	b.endAll()
 	os.RemoveAll(b.dir)
+}
+
+// closeOnSignal ends the program when it is interrupted, and leaves nothing behind:
+// neither processes nor gibibytes in a tmpfs.
+func (b *bench) closeOnSignal() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		b.close()
+		os.Exit(130)
+	}()
 }
 
 // file makes a file of n bytes that do not repeat.
@@ -161,7 +192,9 @@ func (b *bench) startReading(in *os.File, program string, args ...string) (*proc
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
+	b.mu.Lock()
 	b.began = append(b.began, p)
+	b.mu.Unlock()
 	b.atEnd(p.kill)
 	return p, nil
 }
@@ -172,6 +205,8 @@ func (b *bench) cpu() time.Duration {
 	var own syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &own)
 	all := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, p := range b.began {
 		if !p.ended {
 			all += cpuNow(p)
@@ -221,8 +256,14 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// wait waits for the end; a status other than 0 is an error.
+// peerPatience is how long a program may take for its part of one round.
+const peerPatience = 10 * time.Minute
+
+// wait waits for the end; a status other than 0, or no end within peerPatience and a
+// minute, is an error.
 func (p *process) wait() error {
+	late := time.AfterFunc(peerPatience+time.Minute, func() { p.cmd.Process.Kill() })
+	defer late.Stop()
 	io.Copy(io.Discard, scannerReader{p.out})
 	p.ended = true
 	if err := p.cmd.Wait(); err != nil {
