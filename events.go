@@ -97,13 +97,13 @@ func (e *events) run() {
 	e.mu.Unlock()
 }
 
-// wait returns when nothing is queued or running. Inside a callback it returns at
+// wait returns when nothing is queued, held or running. Inside a callback it returns at
 // once: what is queued runs behind that callback.
 func (e *events) wait() {
 	id := goroutineID()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for e.running && e.runner != id {
+	for (e.running || len(e.queue) > 0) && e.runner != id {
 		e.idle.Wait()
 	}
 }

@@ -40,3 +40,26 @@ func TestHeldCallbacksBeginAtRelease(t *testing.T) {
 		e.wait()
 	})
 }
+
+// What is held is still to come: wait does not take it for nothing.
+func TestWaitForHeldCallbacks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEvents()
+		called, waited := false, false
+		e.hold()
+		e.notify(func() { called = true })
+		go func() {
+			e.wait()
+			waited = called
+		}()
+		synctest.Wait()
+		if called {
+			t.Fatal("called while it is held")
+		}
+		e.release()
+		synctest.Wait()
+		if !waited {
+			t.Error("wait returned before the callback, or not at all")
+		}
+	})
+}
