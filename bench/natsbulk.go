@@ -247,15 +247,15 @@ func natsGet(args []string) error { // URL FOLDER FILE
 		if o == nil || o.Deleted {
 			continue
 		}
-		var problem []byte // none
-		for range natsTries {
-			err := store.GetFile(ctx, o.Name, args[2])
-			if err == nil {
-				problem = nil
-				break
+		err := store.GetFile(ctx, o.Name, args[2])
+		for range natsTries - 1 {
+			if err != nil {
+				err = store.GetFile(ctx, o.Name, args[2])
 			}
+		}
+		var problem []byte // none
+		if err != nil {
 			problem = fmt.Appendf(nil, "get %s (%d bytes): %v", o.Name, o.Size, err)
-			fmt.Fprintf(os.Stderr, "%s\n", problem)
 		}
 		if err := conn.Publish(natsDone, problem); err != nil {
 			return err

@@ -215,8 +215,9 @@ func (b *bench) cpu() time.Duration {
 	return all
 }
 
-// line waits for a line that contains want.
+// line waits for a line that contains want, not for ever: see late.
 func (p *process) line(want string) (string, error) {
+	defer p.late().Stop()
 	for p.out.Scan() {
 		if strings.Contains(p.out.Text(), want) {
 			return p.out.Text(), nil
@@ -224,6 +225,15 @@ func (p *process) line(want string) (string, error) {
 	}
 	p.kill()
 	return "", fmt.Errorf("%s ended without saying %q: %s", p.cmd.Args, want, p.stderr.String())
+}
+
+// peerPatience is how long a program may take for its part of one round.
+const peerPatience = 10 * time.Minute
+
+// late kills the process unless it is stopped before, a minute after those who wait by
+// themselves have said for what.
+func (p *process) late() *time.Timer {
+	return time.AfterFunc(peerPatience+time.Minute, func() { p.cmd.Process.Kill() })
 }
 
 // says waits until standard error contains want, at most a minute.
@@ -256,14 +266,9 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// peerPatience is how long a program may take for its part of one round.
-const peerPatience = 10 * time.Minute
-
-// wait waits for the end; a status other than 0, or no end within peerPatience and a
-// minute, is an error.
+// wait waits for the end, not for ever: see late. A status other than 0 is an error.
 func (p *process) wait() error {
-	late := time.AfterFunc(peerPatience+time.Minute, func() { p.cmd.Process.Kill() })
-	defer late.Stop()
+	defer p.late().Stop()
 	io.Copy(io.Discard, scannerReader{p.out})
 	p.ended = true
 	if err := p.cmd.Wait(); err != nil {
