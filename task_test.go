@@ -11,8 +11,7 @@ import (
 	"github.com/dian-im/dian/internal/wire"
 )
 
-// Decision 6: progress rises, comes at most ten times a second, and its last
-// event is the whole.
+// Progress rises, comes at most ten times a second, and its last event is the whole.
 func TestProgressRisesSlowlyAndEndsWhole(t *testing.T) {
 	scripts(t, func(t *testing.T, s *script) {
 		type event struct {
@@ -107,7 +106,7 @@ func TestSlowCallbackSkipsProgress(t *testing.T) {
 	})
 }
 
-// Decision 5, as a sender sees it.
+// A cancel has its own answer, which comes before the task's result.
 func TestCancelIsToldBeforeTheResult(t *testing.T) {
 	scripts(t, func(t *testing.T, s *script) {
 		var told []string

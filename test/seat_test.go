@@ -16,9 +16,8 @@ type seat struct {
 	role string
 	// next returns the program to run now, or nil if there is nothing to do.
 	next func(life int) *exec.Cmd
-	// line takes an event in, ended the end of a life. Both have w.mu.
-	line  func(life int, e event)
-	ended func(life int, status syscall.WaitStatus)
+	// line takes an event in. It has w.mu.
+	line func(life int, e event)
 
 	// Guarded by w.mu.
 	lives   int
@@ -90,9 +89,6 @@ func (s *seat) live(life int, cmd *exec.Cmd) {
 	s.running = nil
 	if status.Signaled() && status.Signal() == syscall.SIGKILL {
 		s.kills++
-	}
-	if s.ended != nil {
-		s.ended(life, status)
 	}
 }
 

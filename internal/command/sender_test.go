@@ -243,7 +243,7 @@ func (r *relay) settle() {
 	}
 }
 
-// Decision 7: whatever breaks, commands arrive in order and once per life of the
+// Whatever breaks, commands arrive in order and once per life of the
 // receiver, and each has one result that does not lie.
 func TestCommandsArriveInOrderAndOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
