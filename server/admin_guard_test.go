@@ -134,6 +134,25 @@ func TestAdminAnswersAreBounded(t *testing.T) {
 	}
 }
 
+// What an operator does has to be in the audit: when that is closed, nothing is
+// answered any more.
+func TestAdminAnswersNothingAfterTheEnd(t *testing.T) {
+	rt := newRelayTest(t, false, nil)
+	list := func() *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		rt.srv.AdminHandler().ServeHTTP(w, adminRequest("GET", "/admin/v1/sessions", "", ""))
+		return w
+	}
+	if w := list(); w.Code != http.StatusOK {
+		t.Fatalf("before: %d %s", w.Code, w.Body)
+	}
+	if err := rt.srv.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := list()
+	wantProblem(t, w.Result(), w.Body.String(), http.StatusServiceUnavailable, wire.ServiceFault)
+}
+
 func TestAdminProfilesAreAnOption(t *testing.T) {
 	rt := newRelayTest(t, false, nil)
 	w := httptest.NewRecorder()
